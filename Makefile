@@ -1,0 +1,41 @@
+# Needs Python 3.11, git and make. Options go through variables, e.g.
+#   make align ARGS="--seed 1"                      for alignment and evaluation
+#   make align EVALUATE_ARGS="--num_images 2048"    for one of the two
+PYTHON ?= python3.11
+RUN    := .venv/bin/python
+ARGS   ?=
+
+.PHONY: help align weights test test-slow lint clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make align      align the embedded model with the target cohort and evaluate it"
+	@echo "make weights    train the embedded weights from scratch (resumable)"
+	@echo "make test       lint and tests; make test-slow runs the long tests"
+	@echo "make clean      remove outputs and caches"
+
+# The environment is brought up to date whenever the requirements change.
+.venv/.installed: requirements.txt requirements-test.txt
+	$(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	touch $@
+
+align: .venv/.installed
+	$(RUN) -m monai.bundle run training --config_file configs/align.yaml $(ARGS) $(ALIGN_ARGS)
+	$(RUN) -m monai.bundle run evaluating --config_file configs/evaluate.yaml $(ARGS) $(EVALUATE_ARGS)
+
+weights: .venv/.installed
+	$(RUN) -m scripts.make_weights $(ARGS)
+
+lint: .venv/.installed
+	$(RUN) -m ruff check .
+
+test: lint
+	$(RUN) -m pytest -q -m "not slow" $(ARGS)
+
+test-slow: .venv/.installed
+	$(RUN) -m pytest -q -m slow $(ARGS)
+
+clean:
+	rm -rf outputs eval mlruns mlruns.db .pytest_cache .ruff_cache
+	find bundle scripts tests -type d -name __pycache__ -prune -exec rm -rf {} +

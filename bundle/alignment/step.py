@@ -1,0 +1,178 @@
+"""One iteration of the alignment, top to bottom; knows no trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import ignite.distributed as idist
+import torch
+from torch import Tensor, nn
+
+from bundle.alignment.losses import hold, image_consistency, marginal_loss, text_consistency, transport_loss
+from bundle.alignment.reference import ReferencePool
+from bundle.alignment.targets import IntegralAction, assign_per_stratum, guide_target
+from bundle.conditioning import Clip
+from bundle.generation import Draws, Sampler
+from bundle.randomness import generator, local_part
+from bundle.sampling import exact_gradient, step_weights, surrogate_gradient
+
+if TYPE_CHECKING:
+    from bundle.networks.classifier import AttributeClassifier
+
+
+@dataclass
+class StepResult:
+    """``gradients`` per parameter, times the given scale, of this process; ``share`` (G,) called by the guide and
+    ``losses`` over all processes; ``images`` (b, 1, H, W) of this process."""
+
+    gradients: list[Tensor]
+    losses: dict[str, float]
+    target: Tensor
+    share: Tensor
+    images: Tensor
+
+
+@dataclass
+class AlignmentStep:
+    """What the iteration needs besides the denoiser.
+
+    Args:
+        targets: stratum -> true target proportions (G,); one stratum named "all" when there are none.
+        strata: stratum of each prompt (P,).
+        rates: the guide's share of true group a called b on decoded images (G, G).
+        loss: "transport" (default) or "marginal".
+        max_uncertainty: None weighs images by certainty; a number is the published cut.
+        consistency: weight of the CLIP term; "image" or "text" side by ``consistency_side``.
+        changing: how tightly an image that must change group is held, relative to one that must not.
+        gradient: "adjusted", "decoupled", "truncated" or "exact"; ``num_followed`` K steps of T.
+        micro_batch: images decoded with a graph at once.
+    """
+
+    sampler: Sampler
+    guide: AttributeClassifier
+    clip: Clip
+    pool: ReferencePool
+    targets: dict[str, Tensor]
+    strata: Sequence[str]
+    rates: Tensor
+    integral: IntegralAction
+    seed: int
+    batch_size: int = 32
+    loss: str = "transport"
+    max_uncertainty: float | None = None
+    consistency: float = 4.0
+    consistency_side: str = "image"
+    prompt_bank: Tensor | None = None
+    changing: float = 0.2
+    gradient: str = "adjusted"
+    num_followed: int = 4
+    micro_batch: int = 16
+    autocast: Callable = field(default=nullcontext)
+
+    def __post_init__(self) -> None:
+        if self.loss not in ("transport", "marginal"):
+            raise ValueError(f"alignment loss '{self.loss}': use transport or marginal")
+        if self.consistency_side not in ("image", "text"):
+            raise ValueError(f"consistency_side '{self.consistency_side}': use image or text")
+        if self.gradient != "exact":
+            step_weights(self.sampler.schedule, self.gradient)
+        if not 1 <= self.num_followed <= len(self.sampler.schedule):
+            raise ValueError(f"num_followed {self.num_followed}: use 1 to {len(self.sampler.schedule)}")
+
+    def __call__(self, denoiser: nn.Module, iteration: int, scale: float = 1.0) -> StepResult:
+        """Gradients of the alignment for the trainable parameters of ``denoiser`` (not a DDP wrapper).
+
+        ``iteration`` counts from 0 and alone decides what is drawn; ``scale`` multiplies the backward passes.
+        """
+        index = local_part(self.pool.indices(self.seed, iteration, self.batch_size))
+        draws = self.pool.draws[index]
+        with self.autocast():
+            chain = self.sampler.chain(denoiser, draws)
+        probabilities = self._look(chain[-1])
+        everyone = idist.all_gather(probabilities)
+        prompts = idist.all_gather(draws.prompt)
+        assignment, target = self._assign(everyone, prompts, iteration)
+        share = torch.bincount(everyone.argmax(1), minlength=everyone.shape[1]).double().cpu() / len(everyone)
+        own = slice(idist.get_rank() * len(index), (idist.get_rank() + 1) * len(index))
+        assignment = type(assignment)(assignment.expected[own])
+        latent_gradient, losses, images = self._latent_gradient(chain[-1], assignment, target, everyone, index, scale)
+        gradients = self._weight_gradient(denoiser, chain, latent_gradient / scale, draws, iteration, scale)
+        self.integral.update(target, share)
+        return StepResult(gradients, {k: idist.all_reduce(v, "AVG") for k, v in losses.items()}, target, share, images)
+
+    @torch.no_grad()
+    def _look(self, latents: Tensor) -> Tensor:
+        with self.autocast():
+            parts = [self.guide(self.sampler.decode(part)) for part in latents.split(self.micro_batch)]
+        return torch.cat(parts).float().softmax(1)
+
+    def _assign(self, probabilities: Tensor, prompts: Tensor, iteration: int):
+        """The groups to show, and the overall proportions q* that the guide should read."""
+        strata = [self.strata[int(prompt)] for prompt in prompts]
+        aims = {name: guide_target(target, self.rates) for name, target in self.targets.items()}
+        overall = torch.stack([aims[name] for name in strata]).mean(0)
+        shift = self.integral(overall) - overall
+        aims = {name: _on_simplex(aim + shift) for name, aim in aims.items()}
+        assignment = assign_per_stratum(probabilities, strata, aims, generator(self.seed, "assignment", iteration))
+        return assignment, overall
+
+    def _latent_gradient(self, latents, assignment, target, everyone, index, scale):
+        """scale * dL/dx_0 (b, C, h, w), mean loss terms, and the images; one decoder graph per micro-batch."""
+        number, gradients, images = len(latents), [], []
+        terms = {"alignment": 0.0, "consistency": 0.0}
+        weight = hold(assignment, self.pool.call[index.to(self.pool.call.device)], self.changing)
+        for part in torch.arange(number).split(self.micro_batch):
+            leaf = latents[part].detach().requires_grad_()
+            with torch.enable_grad(), self.autocast():
+                decoded = self.sampler.decode(leaf)
+                logits = self.guide(decoded).float()
+                if self.loss == "transport":
+                    chosen = type(assignment)(assignment.expected[part])
+                    alignment = transport_loss(logits, chosen, self.max_uncertainty).sum() / number
+                else:
+                    share = len(part) / number
+                    alignment = share * marginal_loss(logits.softmax(1), target, everyone.mean(0))
+                consistency = (weight[part] * self._consistency(decoded, index[part])).sum() / number
+                total = alignment + self.consistency * consistency
+            gradients.append(torch.autograd.grad(scale * total, leaf)[0].float())
+            terms["alignment"] += float(alignment.detach())
+            terms["consistency"] += float(consistency.detach())
+            images.append(decoded.detach().float())
+        return torch.cat(gradients), terms, torch.cat(images)
+
+    def _consistency(self, images: Tensor, index: Tensor) -> Tensor:
+        features = self.clip.image_features(images).float()
+        reference = self.pool.features[index.to(self.pool.features.device)].to(features)
+        if self.consistency_side == "text":
+            return text_consistency(features, reference, self.prompt_bank)
+        return image_consistency(features, reference)
+
+    def _weight_gradient(self, denoiser, chain, gradient, draws: Draws, iteration: int, scale: float) -> list[Tensor]:
+        parameters = [p for p in denoiser.parameters() if p.requires_grad]
+        training = denoiser.training
+        denoiser.eval()  # the noise that was sampled is the noise that is followed: no dropout
+
+        def noise(x: Tensor, step: int) -> Tensor:
+            with torch.enable_grad(), self.autocast():
+                return self.sampler.noise(denoiser, draws.prompt)(x, step)
+
+        schedule = self.sampler.schedule
+        if self.gradient == "exact":
+            gradients = exact_gradient(noise, chain[0], schedule, gradient, parameters, scale)
+        else:
+            weights = step_weights(schedule, self.gradient, self.num_followed)
+            steps = torch.arange(len(schedule))
+            if self.gradient != "truncated":
+                order = torch.randperm(len(schedule), generator=generator(self.seed, "followed steps", iteration))
+                steps = order[: self.num_followed]
+            gradients = surrogate_gradient(noise, chain, gradient, weights, steps.tolist(), parameters, scale)
+        denoiser.train(training)
+        return gradients
+
+
+def _on_simplex(proportions: Tensor) -> Tensor:
+    clipped = proportions.clamp(0, 1)
+    return clipped / clipped.sum()

@@ -1,0 +1,220 @@
+"""The records that all cohorts share: one dictionary per subject, in a JSON list beside the images.
+
+A record has ``subject`` (a person's id, text), one image path per modality (``t1``, ``flair``, ... and perhaps
+``seg``), relative to the datalist's folder, and one column per attribute, such as ``"sex": "female"``. An unknown value
+is null in the file and None in Python: missing, never guessed.
+"""
+
+import difflib
+import gzip
+import hashlib
+import itertools
+import json
+import os
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from bundle.errors import InputError
+
+Record = dict[str, Any]
+
+_HEADERS = {348: nib.nifti1.header_dtype, 540: nib.nifti2.header_dtype}
+
+
+def read_datalist(
+    path: str | Path,
+    modalities: Sequence[str],
+    attributes: Mapping[str, Sequence[str]] | None = None,
+    optional: Sequence[str] = ("seg",),
+) -> list[Record]:
+    """Read a datalist and check all that can be checked before any compute.
+
+    Args:
+        path: JSON file, a list of records.
+        modalities: image columns that every record must have.
+        attributes: attribute -> its group names; None stands for an unknown group.
+        optional: image columns that a record may have.
+
+    Returns:
+        the records, image paths resolved against the datalist's folder, every attribute present (None if unknown).
+
+    Raises:
+        InputError: for a missing or truncated file, a missing column, an unknown group name, a repeated subject.
+    """
+    path = Path(path)
+    records = _read_json(path)
+    seen: dict[str, int] = {}
+    for number, record in enumerate(records):
+        where = f"{path}: record {number}"
+        subject = record.get("subject") if isinstance(record, dict) else None
+        if not isinstance(subject, str) or not subject:
+            raise InputError(f"{where}: no 'subject'; give every record the subject's id as text")
+        if subject in seen:
+            raise InputError(f"{where}: subject '{subject}' is also record {seen[subject]}; keep one record a subject")
+        seen[subject] = number
+    resolved = [_resolve(path, record, modalities, optional) for record in records]
+    for name, groups in (attributes or {}).items():
+        _check_attribute(path, resolved, name, groups)
+    return resolved
+
+
+def write_datalist(path: str | Path, records: Sequence[Record]) -> None:
+    """Write a datalist in one step, so that no half-written file is ever read.
+
+    Values of type ``Path`` are written relative to the datalist's folder; everything else as it is.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps([_relative(record, path.parent) for record in records], indent=1)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def split_by_subject(
+    records: Iterable[Record], fractions: Mapping[str, float], seed: int = 0
+) -> dict[str, list[Record]]:
+    """Divide records by subject; where a subject goes depends on its id and the seed alone.
+
+    So all scans of a subject stay together, and no subject moves when others join the cohort. The parts have the asked
+    sizes on average.
+
+    Args:
+        fractions: name of the part -> its share; the shares sum to one.
+    """
+    if any(share < 0 for share in fractions.values()) or abs(sum(fractions.values()) - 1) > 1e-6:
+        raise InputError(f"fractions {dict(fractions)}: shares must not be negative and must sum to 1")
+    bounds = list(itertools.accumulate(fractions.values()))
+    parts: dict[str, list[Record]] = {name: [] for name in fractions}
+    names = list(parts)
+    for record in records:
+        digest = hashlib.sha256(f"{seed}:{record['subject']}".encode()).digest()
+        position = int.from_bytes(digest[:8], "big") / 2**64 * bounds[-1]
+        parts[names[sum(position >= bound for bound in bounds[:-1])]].append(record)
+    return parts
+
+
+def require_disjoint(**roles: Iterable[str]) -> None:
+    """Raise ``InputError`` when two roles, such as guide and judge, share a subject.
+
+    Args:
+        roles: name of the role -> subject ids.
+    """
+    for (first, left), (second, right) in itertools.combinations(((name, set(ids)) for name, ids in roles.items()), 2):
+        shared = sorted(left & right)
+        if shared:
+            raise InputError(
+                f"{first} and {second} share {len(shared)} subject(s), the first is '{shared[0]}'; "
+                "give each role its own subjects"
+            )
+
+
+def _read_json(path: Path) -> list[Record]:
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such datalist; prepare the cohort first or correct the path") from None
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error}); write the datalist again") from None
+    if not isinstance(records, list) or not records:
+        raise InputError(f"{path}: a datalist is a JSON list with at least one record; write the datalist again")
+    return records
+
+
+def _resolve(path: Path, record: Record, modalities: Sequence[str], optional: Sequence[str]) -> Record:
+    """Copy a record with its images' paths resolved and the files checked."""
+    resolved = dict(record)
+    for name in [*modalities, *optional]:
+        value = record.get(name)
+        if value is None and name in optional and name not in modalities:
+            continue
+        where = f"{path}: subject '{record['subject']}', field '{name}'"
+        if not isinstance(value, str):
+            raise InputError(f"{where}: no image path; add it or ask for other modalities")
+        file = path.parent / value
+        problem = _image_problem(file)
+        if problem:
+            raise InputError(f"{where}: {file} {problem}")
+        resolved[name] = str(file)
+    return resolved
+
+
+def _check_attribute(path: Path, records: list[Record], name: str, groups: Sequence[str]) -> None:
+    """Every value is a known group or missing, and not all are missing."""
+    for record in records:
+        value = record.setdefault(name, None)
+        if value is not None and value not in groups:
+            near = difflib.get_close_matches(str(value).lower(), list(groups), n=1)
+            raise InputError(
+                f"{path}: subject '{record['subject']}', field '{name}': unknown group {value!r}; "
+                + (f"did you mean '{near[0]}'?" if near else f"use one of {list(groups)}, or null if it is not known")
+            )
+    if all(record[name] is None for record in records):
+        raise InputError(f"{path}: field '{name}': no record has this attribute; add the column with {list(groups)}")
+
+
+def _image_problem(file: Path) -> str | None:
+    """What is wrong with an image file, and the remedy; None for a sound one. Only NIfTI is looked into."""
+    try:
+        if not file.stat().st_size:
+            return "is empty; copy it again"
+        if file.name.endswith((".nii", ".nii.gz")) and not _nifti_complete(file):
+            return "is truncated; copy it again"
+    except FileNotFoundError:
+        return "does not exist; correct the path or restore the file"
+    except (OSError, ValueError, zlib.error) as error:
+        return f"cannot be read as an image ({error}); copy it again"
+    return None
+
+
+def _nifti_complete(file: Path) -> bool:
+    """Compare a NIfTI file's length with what its header announces.
+
+    A gzip file ends with its uncompressed length (modulo 2^32), so nothing beyond the header is decompressed, unless
+    that number is off; then the whole file decides (it may be made of several gzip members).
+    """
+    packed = file.suffix == ".gz"
+    with file.open("rb") as stream:
+        start = stream.read(2048)
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(size - 4, 0))
+        last = int.from_bytes(stream.read(), "little")
+    announced = _nifti_size(zlib.decompressobj(wbits=31).decompress(start, 540) if packed else start[:540])
+    if not packed:
+        return size >= announced
+    return last == announced % 2**32 or _unpacked_size(file) >= announced
+
+
+def _nifti_size(header: bytes) -> int:
+    """Length in bytes of the uncompressed file with this header, NIfTI-1 or -2, in either byte order."""
+    for order in ("little", "big"):
+        dtype = _HEADERS.get(int.from_bytes(header[:4], order))
+        if dtype is not None and len(header) >= dtype.itemsize:
+            fields = np.frombuffer(header, dtype.newbyteorder("<" if order == "little" else ">"), count=1)[0]
+            shape = [int(n) for n in fields["dim"][1 : 1 + int(fields["dim"][0])]]
+            return int(fields["vox_offset"]) + int(np.prod(shape, dtype=np.int64)) * int(fields["bitpix"]) // 8
+    raise ValueError("no NIfTI header")
+
+
+def _unpacked_size(file: Path) -> int:
+    """Length of a gzip file's content, 0 when the file is broken off."""
+    size = 0
+    try:
+        with gzip.open(file) as stream:
+            while chunk := stream.read(2**20):
+                size += len(chunk)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        return 0
+    return size
+
+
+def _relative(record: Record, folder: Path) -> Record:
+    return {
+        key: Path(os.path.relpath(value, folder)).as_posix() if isinstance(value, Path) else value
+        for key, value in record.items()
+    }

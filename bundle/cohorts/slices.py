@@ -1,0 +1,159 @@
+"""Slices of a cohort's volumes, through the transforms of the config, kept on disk after the first time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from monai.data import Dataset
+from monai.data.utils import pickle_hashing
+from monai.utils import convert_to_tensor
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from bundle.attributes import Attribute
+from bundle.cohorts.record import Record
+from bundle.files import write_tensors
+
+MIN_LESION_PIXELS = 12
+
+
+@dataclass(frozen=True)
+class Slices:
+    """``images`` (N, 1, H, W) uint8 and one row of facts per slice: the record's columns, ``modality``, ``level``,
+    ``lesion`` and ``side``."""
+
+    images: Tensor
+    rows: list[dict]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def pixels(self, index: Tensor | slice = slice(None)) -> Tensor:
+        """Images in [0, 1], float32."""
+        return self.images[index].float() / 255
+
+    def where(self, keep: Callable[[Mapping], bool]) -> Slices:
+        """The slices whose row satisfies ``keep``."""
+        index = [i for i, row in enumerate(self.rows) if keep(row)]
+        return Slices(self.images[index], [self.rows[i] for i in index])
+
+    def first(self, number: int) -> Slices:
+        return Slices(self.images[:number], self.rows[:number])
+
+    def every(self, step: int) -> Slices:
+        """Every ``step``-th slice."""
+        return Slices(self.images[::step], self.rows[::step])
+
+    def subjects(self) -> list[str]:
+        return [row["subject"] for row in self.rows]
+
+
+def volume_slices(
+    records: Sequence[Record],
+    modalities: Sequence[str],
+    levels: Sequence[str],
+    transform: Callable,
+    cache_dir: str | Path,
+    label: str = "slices",
+) -> Slices:
+    """Slices of every record and modality, in that order.
+
+    ``transform`` turns {"image", "seg", ...} into "image" and "seg" of shape (levels, H, W), image in [0, 1];
+    ``levels`` names them. All cores work, a bar shows progress, and the result is kept in one file of ``cache_dir``,
+    named by MONAI's hash of records and transform.
+    """
+    key = pickle_hashing([list(records), list(modalities), list(levels), transform]).decode()
+    path = Path(cache_dir) / f"slices_{key}.pt"
+    if path.is_file():
+        return Slices(**torch.load(path, weights_only=True))
+    items = [
+        {"image": record[modality], "seg": record["seg"], "modality": modality, "number": number}
+        for number, record in enumerate(records)
+        for modality in modalities
+    ]
+    loader = DataLoader(Dataset(items, _Quantised(transform)), batch_size=None, num_workers=len(os.sched_getaffinity(0)))
+    images, rows = [], []
+    for item in tqdm(loader, desc=label, unit="volume", leave=False):
+        record = {key: value for key, value in records[item["number"]].items() if not _is_path(key, value)}
+        for level, image, pixels, side in zip(levels, item["image"], item["pixels"], item["side"], strict=True):
+            images.append(image)
+            lesion = int(pixels) >= MIN_LESION_PIXELS
+            facts = {"modality": item["modality"], "level": level, "lesion": lesion, "lesion_pixels": int(pixels)}
+            rows.append({**record, **facts, "side": ("left" if side > 0 else "right") if lesion else None})
+    made = {"images": torch.stack(images)[:, None], "rows": rows}
+    write_tensors(made, path)
+    return Slices(**made)
+
+
+class _Quantised:
+    """A transform whose images are kept as bytes and whose segmentation is kept as size and side."""
+
+    def __init__(self, transform: Callable):
+        self.transform = transform
+
+    def __call__(self, item: dict) -> dict:
+        data = self.transform(item)
+        lesion = convert_to_tensor(data["seg"], track_meta=False) > 0
+        image = convert_to_tensor(data["image"], track_meta=False)
+        # Columns run to the patient's left: a lesion whose centroid lies right of the head's middle is on the left.
+        columns = torch.arange(image.shape[-1], dtype=torch.float32)
+        head = _centroid(image > 0, columns)
+        return {
+            "image": (image.clamp(0, 1) * 255).round().to(torch.uint8),
+            "pixels": lesion.sum((-2, -1)),
+            "side": _centroid(lesion, columns) - head,
+            "modality": item["modality"],
+            "number": item["number"],
+        }
+
+
+def _centroid(mask: Tensor, columns: Tensor) -> Tensor:
+    weight = mask.sum(-2).float()
+    return (weight * columns).sum(-1) / weight.sum(-1).clamp_min(1)
+
+
+def _is_path(key: str, value: object) -> bool:
+    return key in ("t1", "t1ce", "t2", "flair", "seg") or isinstance(value, Path)
+
+
+def encoded(slices: Slices, encoder: nn.Module, cache_dir: str | Path, batch_size: int = 64) -> Tensor:
+    """Latents (N, C, h, w) of slices: posterior means by ``encoder.encode``, kept on disk after the first time.
+
+    The file is named by a digest of the images and of the encoder's weights.
+    """
+    digest = hashlib.sha256(slices.images.numpy().tobytes())
+    for value in encoder.state_dict().values():
+        digest.update(value.cpu().numpy().tobytes())
+    path = Path(cache_dir) / f"latents_{digest.hexdigest()[:16]}.pt"
+    if path.is_file():
+        return torch.load(path, weights_only=True)
+    device = next(encoder.parameters()).device
+    batches = tqdm(torch.arange(len(slices)).split(batch_size), desc="latents", unit="batch", leave=False)
+    with torch.no_grad():
+        latents = torch.cat([encoder.encode(slices.pixels(index).to(device)).cpu() for index in batches])
+    write_tensors(latents, path)
+    return latents
+
+
+def with_proportions(
+    slices: Slices, attribute: Attribute, written: Mapping[str, float] | None, number: int
+) -> Slices:
+    """About ``number`` slices of whole subjects in the written proportions, or, without any, in the cohort's own.
+
+    The subjects are the last ones of each group, which a job that takes the first ones has not seen.
+    """
+    groups = attribute.indices(slices.rows)
+    shares = attribute.observed_proportions(slices.rows, "cohort") if written is None else attribute.proportions(written, "target")
+    per_subject = len(slices) / len(set(slices.subjects()))
+    kept: set[str] = set()
+    for group, share in enumerate(shares):
+        subjects = list(dict.fromkeys(row["subject"] for row, g in zip(slices.rows, groups, strict=True) if g == group))
+        wanted = round(number / per_subject * share)
+        kept.update(subjects[-wanted:] if wanted else [])
+    return slices.where(lambda row: row["subject"] in kept)

@@ -1,0 +1,74 @@
+"""CLIP through open_clip: a frozen text tower that conditions the denoiser, a frozen image tower that compares images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import open_clip
+import torch
+from open_clip.model import get_model_preprocess_cfg
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from bundle.errors import InputError
+
+
+class Clip(nn.Module):
+    """Both towers of one open_clip model with its tokenizer.
+
+    Args:
+        name: an open_clip model name, or ``local-dir:FOLDER`` with ``open_clip_config.json`` and weights.
+        pretrained: a tag that open_clip knows, or the path of a local checkpoint; not used with ``local-dir:``.
+        trainable: leave the weights trainable (only for training the CLIP itself).
+
+    Raises InputError when the model or its weights cannot be had.
+    """
+
+    def __init__(self, name: str, pretrained: str | None = None, trainable: bool = False):
+        super().__init__()
+        try:
+            self.model = open_clip.create_model(
+                name, pretrained=pretrained, load_weights=not trainable, require_pretrained=not trainable
+            )
+            self.tokenizer = open_clip.get_tokenizer(name)
+        except Exception as error:  # open_clip, the hub client and torch raise many kinds
+            raise InputError(
+                f"CLIP '{name}', pretrained '{pretrained}': {str(error).splitlines()[0][:160]}; give a name and tag "
+                "of open_clip.list_pretrained(), a local checkpoint, or 'local-dir:FOLDER'"
+            ) from error
+        config = get_model_preprocess_cfg(self.model)
+        size = config["size"]
+        self.image_size = (size, size) if isinstance(size, int) else tuple(size)
+        self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1), persistent=False)
+        if not trainable:
+            self.eval().requires_grad_(False)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Grey images (N, 1, H, W) in [0, 1] -> what the image tower expects, (N, 3, h, w); differentiable."""
+        if images.shape[-2:] != self.image_size:
+            images = interpolate(images, self.image_size, mode="bilinear", antialias=True)
+        return (images.expand(-1, 3, -1, -1) - self.mean) / self.std
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Unit image embeddings (N, D) of grey images (N, 1, H, W) in [0, 1]; differentiable."""
+        return self.model.encode_image(self.prepare(images), normalize=True)
+
+    def text_features(self, prompts: Sequence[str]) -> Tensor:
+        """Unit text embeddings (N, D)."""
+        return self.model.encode_text(self.tokenize(prompts), normalize=True)
+
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """Token indices (N, L) on the model's device."""
+        return self.tokenizer(list(prompts)).to(self.mean.device)
+
+    @torch.no_grad()
+    def context(self, prompts: Sequence[str]) -> Tensor:
+        """Per-token states of the last text layer (N, L, C), the denoiser's cross-attention context.
+
+        The null context of classifier-free guidance is ``context([""])``.
+        """
+        outputs = self.model.forward_intermediates(
+            text=self.tokenize(prompts), text_indices=1, normalize_intermediates=True, intermediates_only=True
+        )
+        return outputs["text_intermediates"][-1]

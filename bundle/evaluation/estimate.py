@@ -1,0 +1,25 @@
+"""A figure with its interval, the form in which every measure but a proportion is returned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value, its standard error and its interval from `low` to `high`."""
+
+    value: float
+    low: float
+    high: float
+    standard_error: float
+
+
+def symmetric(value: float, variance: float, confidence: float = 0.95, quantile: float | None = None) -> Estimate:
+    """Value plus and minus `quantile` standard errors; the quantile is the normal one unless given."""
+    quantile = norm.ppf((1 + confidence) / 2) if quantile is None else quantile
+    error = float(np.sqrt(max(variance, 0.0)))
+    return Estimate(float(value), float(value - quantile * error), float(value + quantile * error), error)

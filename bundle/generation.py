@@ -1,0 +1,86 @@
+"""Images from noise and prompts, both drawn by index, so that any two models can be given the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from bundle.randomness import generator
+from bundle.sampling import Schedule, guided_noise, sample
+
+
+@dataclass(frozen=True)
+class Draws:
+    """``prompt`` (N,) index of each image's prompt; ``noise`` x_T (N, C, h, w)."""
+
+    prompt: Tensor
+    noise: Tensor
+
+    def __len__(self) -> int:
+        return len(self.prompt)
+
+    def __getitem__(self, index) -> Draws:
+        return Draws(self.prompt[index], self.noise[index])
+
+
+def draw(seed: int, purpose: str, number: int, shares: Tensor, shape: Sequence[int]) -> Draws:
+    """``number`` prompts (by their ``shares`` (P,)) and noises of ``shape`` (C, h, w); a prefix of any longer draw."""
+    prompts, noises = [], []
+    for index in range(number):
+        stream = generator(seed, purpose, index)
+        prompts.append(torch.multinomial(shares, 1, generator=stream))
+        noises.append(torch.randn(tuple(shape), generator=stream))
+    return Draws(torch.cat(prompts), torch.stack(noises))
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """What turns draws into latents and images, but for the denoiser.
+
+    ``contexts`` (P, L, C) of the prompts, ``null_context`` (1, L, C), ``decode`` latents -> images (B, 1, H, W).
+    """
+
+    schedule: Schedule
+    guidance: float
+    contexts: Tensor
+    null_context: Tensor
+    decode: Callable[[Tensor], Tensor]
+
+    def noise(self, denoiser: nn.Module, prompt: Tensor, guidance: float | None = None):
+        """The guided noise prediction for images of these prompts (B,)."""
+        scale = self.guidance if guidance is None else guidance
+        context = self.contexts[prompt.to(self.contexts.device)]
+        return guided_noise(denoiser, self.schedule, context, self.null_context, scale)
+
+    @torch.no_grad()
+    def chain(self, denoiser: nn.Module, draws: Draws, guidance: float | None = None) -> list[Tensor]:
+        """All states [x_T, ..., x_0] of one batch; the denoiser runs in eval mode and is put back."""
+        training = denoiser.training
+        denoiser.eval()
+        start = draws.noise.to(self.contexts.device)
+        states = sample(self.noise(denoiser, draws.prompt, guidance), start, self.schedule)
+        denoiser.train(training)
+        return states
+
+    @torch.no_grad()
+    def images(
+        self,
+        denoiser: nn.Module,
+        draws: Draws,
+        guidance: float | None = None,
+        batch_size: int = 64,
+        label: str = "images",
+        autocast: Callable = nullcontext,
+    ) -> Tensor:
+        """Images (N, 1, H, W) in [0, 1] on the CPU, with a progress bar."""
+        batches = []
+        for index in tqdm(torch.arange(len(draws)).split(batch_size), desc=label, unit="batch", leave=False):
+            with autocast():
+                latents = self.chain(denoiser, draws[index], guidance)[-1]
+                batches.append(self.decode(latents).float().clamp(0, 1).cpu())
+        return torch.cat(batches)

@@ -1,0 +1,1 @@
+"""Networks that MONAI lacks, and thin wrappers that give its networks the interfaces used here."""

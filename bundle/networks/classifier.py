@@ -1,0 +1,53 @@
+"""A classifier of one attribute on single slices; guide and judge differ in backbone, subjects and seed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+
+class AttributeClassifier(nn.Module):
+    """A MONAI classification network with a calibration temperature.
+
+    Args:
+        backbone: maps images (N, 1, H, W) in [0, 1] to logits (N, G).
+    """
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        self.backbone = backbone
+        self.register_buffer("temperature", torch.ones(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Calibrated logits (N, G)."""
+        return self.backbone(images) / self.temperature
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Probabilities of the groups (N, G)."""
+        return self(images).softmax(1)
+
+    @torch.no_grad()
+    def predict(self, images: Tensor, batch_size: int = 64) -> Tensor:
+        """Probabilities (N, G) on the CPU of any number of images, in batches, in eval mode."""
+        self.eval()
+        device = self.temperature.device
+        return torch.cat([self.probabilities(batch.to(device)).cpu() for batch in images.split(batch_size)])
+
+    def calibrate(self, logits: Tensor, labels: Tensor) -> float:
+        """Set the temperature that minimises cross entropy on held-out data (Guo et al., 2017); returns it.
+
+        ``logits`` (N, G) of :meth:`forward`, ``labels`` (N,).
+        """
+        log_scale = torch.zeros((), requires_grad=True)
+        optimiser = torch.optim.LBFGS([log_scale], max_iter=100)
+
+        def closure() -> Tensor:
+            optimiser.zero_grad()
+            loss = cross_entropy(logits * log_scale.exp(), labels)
+            loss.backward()
+            return loss
+
+        optimiser.step(closure)
+        self.temperature.div_(log_scale.detach().exp().to(self.temperature))
+        return float(self.temperature)

@@ -1,0 +1,50 @@
+"""Captions of slices: what a radiologist would type, with or without the person's sex and age."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import torch
+
+MODALITY = {"t1": "T1", "t1ce": "contrast-enhanced T1", "t2": "T2", "flair": "FLAIR"}
+GRADE = {"HGG": "high-grade glioma", "LGG": "low-grade glioma", "G2": "grade 2 glioma", "G3": "grade 3 glioma"}
+PERSON = {"female": "woman", "male": "man"}
+
+
+def neutral_caption(row: Mapping) -> str:
+    """Caption of a slice that names no attribute of the person.
+
+    ``row`` holds ``modality``, ``level`` (words) and ``lesion`` (whether this slice shows one); ``grade`` and ``side``
+    are named where they are known and the slice shows a lesion.
+    """
+    view = f"axial {MODALITY[row['modality']]} brain MRI, {row['level']} level"
+    if not row["lesion"]:
+        return f"{view}, no tumor"
+    tumor = GRADE.get(row.get("grade"), "glioma")
+    side = f" in the {row['side']} hemisphere" if row.get("side") in ("left", "right") else ""
+    return f"{view}, {tumor}{side}"
+
+
+def stated_caption(row: Mapping) -> str:
+    """The neutral caption with sex and, where known, age; a person of unknown sex stays a 'patient'."""
+    age = f"{row['age']}-year-old " if row.get("age") else ""
+    return f"{neutral_caption(row)}, {age}{PERSON.get(row.get('sex'), 'patient')}"
+
+
+def caption_frequencies(rows: Sequence[Mapping]) -> tuple[list[str], torch.Tensor]:
+    """Distinct neutral captions of ``rows``, sorted, and their shares, shape (P,)."""
+    counts = Counter(neutral_caption(row) for row in rows)
+    captions = sorted(counts)
+    shares = torch.tensor([counts[caption] for caption in captions], dtype=torch.float64)
+    return captions, shares / shares.sum()
+
+
+def caption_strata(rows: Sequence[Mapping], captions: Sequence[str], column: str | None) -> list[str]:
+    """The stratum that each caption belongs to: the value of ``column`` that all its rows share, else "all"."""
+    if column is None:
+        return ["all"] * len(captions)
+    values: dict[str, set[str]] = {caption: set() for caption in captions}
+    for row in rows:
+        values[neutral_caption(row)].add(str(row.get(column)))
+    return [next(iter(found)) if len(found := values[caption]) == 1 else "all" for caption in captions]

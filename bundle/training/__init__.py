@@ -1,0 +1,1 @@
+"""What every training job shares beside MONAI's stock trainer: draws, checkpoints, averages, tracking."""

@@ -1,0 +1,75 @@
+"""Checkpoints that a killed run continues from, exactly."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+
+from bundle.errors import InputError
+from bundle.files import write_tensors
+from bundle.training.draws import Draws
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpoint:
+    """Saves all that a run needs to go on, every ``interval`` iterations and at the end, and loads it at the start.
+
+    Args:
+        path: one file, written beside and renamed; it is the last one or the one before, never a part.
+        objects: name -> anything with ``state_dict`` and ``load_state_dict`` (network, optimiser, schedule, average,
+            handlers with a state). The AMP scaler and the engine's position are added.
+        draws: told where to go on.
+        settings: what the run was started with; a checkpoint made with other settings is refused.
+
+    Put it last in the list of handlers: what acts on the end of an iteration must have acted before it saves.
+    """
+
+    def __init__(
+        self, path: str | Path, objects: Mapping[str, Any], draws: Draws, settings: Mapping[str, Any], interval: int = 5
+    ):
+        self.path, self.objects, self.draws, self.interval = Path(path), dict(objects), draws, interval
+        self.settings = {key: str(value) for key, value in settings.items()}
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.interval), self.save)
+        engine.add_event_handler(Events.COMPLETED, self.save)
+
+    def save(self, engine: Engine) -> None:
+        if idist.get_rank() != 0:
+            return
+        state = {name: item.state_dict() for name, item in self.objects.items()}
+        scaler = getattr(engine, "scaler", None)
+        engine_state = {
+            "iteration": engine.state.iteration,
+            "epoch_length": engine.state.epoch_length,
+            "max_epochs": engine.state.max_epochs,
+        }
+        extra = {"engine": engine_state, "settings": self.settings, "scaler": scaler.state_dict() if scaler else {}}
+        write_tensors({"objects": state, **extra}, self.path)
+
+    def load(self, engine: Engine) -> None:
+        """Raises InputError for a checkpoint of other settings."""
+        if not self.path.is_file():
+            return
+        saved = torch.load(self.path, map_location="cpu", weights_only=True)
+        changed = sorted(k for k in self.settings if saved["settings"].get(k) != self.settings[k])
+        if changed:
+            raise InputError(
+                f"{self.path}: made with {changed[0]} = {saved['settings'].get(changed[0])}, now "
+                f"{self.settings[changed[0]]}; give another --output_dir or delete that folder"
+            )
+        for name, item in self.objects.items():
+            item.load_state_dict(saved["objects"][name])
+        if saved["scaler"]:
+            engine.scaler.load_state_dict(saved["scaler"])
+        engine.load_state_dict(saved["engine"])
+        self.draws.start = saved["engine"]["iteration"]
+        logger.info("continuing %s after iteration %d", self.path, self.draws.start)

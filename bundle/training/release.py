@@ -1,0 +1,112 @@
+"""What a finished stage leaves in ``models/``: weights in half precision and the figures that describe them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+
+from bundle.attributes import Attribute
+from bundle.conditioning import Clip
+from bundle.files import write_whole
+from bundle.weights import save_weights
+
+if TYPE_CHECKING:
+    from bundle.cohorts.slices import Slices
+    from bundle.networks.classifier import AttributeClassifier
+    from bundle.networks.latent import LatentAutoencoder
+
+
+def record_release(path: Path, command: str, figures: dict) -> None:
+    """Enter a file of weights, its checksum, its command and its figures in the ``manifest.json`` of ``models/``."""
+    folder = path.parent if path.suffix == ".pt" else path.parent.parent  # a CLIP has a folder of its own
+    manifest = folder / "manifest.json"
+    entries = json.loads(manifest.read_text()) if manifest.is_file() else {}
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    rounded = {name: round(value, 4) for name, value in figures.items()}
+    name = path.relative_to(manifest.parent).as_posix()
+    entries[name] = {"sha256": digest, "bytes": path.stat().st_size, "command": command, "figures": rounded}
+    write_whole(manifest, (json.dumps(dict(sorted(entries.items())), indent=2) + "\n").encode())
+    print(f"{path}: " + ", ".join(f"{k} {v}" for k, v in rounded.items()))
+
+
+def reconstructions(autoencoder: LatentAutoencoder, slices: Slices, batch_size: int = 64) -> Tensor:
+    """Slices through the autoencoder, (N, 1, H, W) uint8."""
+    device = autoencoder.mean.device
+    parts = torch.arange(len(slices)).split(batch_size)
+    images = [autoencoder.reconstruct(slices.pixels(part).to(device)).cpu() for part in parts]
+    return (torch.cat(images) * 255).round().to(torch.uint8)
+
+
+def release_autoencoder(
+    autoencoder: LatentAutoencoder, train: Slices, held_out: Slices, path: str, command: str
+) -> None:
+    """Set the latents' statistics from the training slices and write the weights; figures on held-out slices."""
+    autoencoder.eval()
+    device = autoencoder.mean.device
+    sample = torch.arange(0, len(train), max(1, len(train) // 1024)).split(64)
+    autoencoder.standardise(train.pixels(part).to(device) for part in sample)
+    shown = held_out.first(512)
+    error = (reconstructions(autoencoder, shown).float() / 255 - shown.pixels()).abs()
+    inside = shown.images > 0
+    saved = save_weights(autoencoder, path)
+    mse = error.square().flatten(1).mean(1)
+    record_release(saved, command, {"l1_inside_head": float(error[inside].mean()), "psnr_db": float((-10 * mse.log10()).mean())})
+
+
+def release_classifier(
+    classifier: AttributeClassifier,
+    attribute: Attribute,
+    held_out: Slices,
+    autoencoder: LatentAutoencoder,
+    path: str,
+    command: str,
+) -> None:
+    """Calibrate on decoded held-out slices, write the weights; accuracy and AUC on plain and decoded ones."""
+    labels = torch.from_numpy(attribute.indices(held_out.rows))
+    known = labels >= 0
+    decoded = reconstructions(autoencoder, held_out)[known].float() / 255
+    plain, labels = held_out.pixels()[known], labels[known]
+    half = np.array([int(hashlib.sha256(s.encode()).hexdigest(), 16) % 2 for s in held_out.subjects()])[known.numpy()] == 0
+    probabilities = classifier.predict(decoded)
+    classifier.calibrate(probabilities[half].clamp_min(1e-12).log(), labels[half])
+    saved = save_weights(classifier, path)
+    figures = {"temperature": float(classifier.temperature)}
+    for name, images in (("plain", plain), ("decoded", decoded)):
+        p = classifier.predict(images)[~half]
+        figures[f"accuracy_{name}"] = float((p.argmax(1) == labels[~half]).float().mean())
+        if len(attribute.groups) == 2:
+            figures[f"auc_{name}"] = float(roc_auc_score(labels[~half], p[:, 1]))
+        figures[f"ambiguous_{name}"] = float(((p[:, -1] > 0.3) & (p[:, -1] < 0.7)).float().mean())
+    record_release(saved, command, figures)
+
+
+def release_clip(clip: Clip, slices: Slices, captions: Sequence[str], path: str, command: str) -> None:
+    """Write the weights in open_clip's layout; figure: how often the right one of all distinct captions comes first."""
+    clip.eval()
+    half = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in clip.model.state_dict().items()}
+    write_whole(path, save(half))
+    texts = sorted(set(captions))
+    with torch.no_grad():
+        words = clip.text_features(texts)
+        device = clip.mean.device
+        parts = torch.arange(0, len(slices), max(1, len(slices) // 1000)).split(64)
+        right = [
+            (clip.image_features(slices.pixels(p).to(device)) @ words.T).argmax(1).cpu()
+            == torch.tensor([texts.index(captions[int(i)]) for i in p])
+            for p in parts
+        ]
+    record_release(Path(path), command, {"captions": float(len(texts)), "top1": float(torch.cat(right).float().mean())})
+
+
+def release_denoiser(denoiser: nn.Module, figures: dict, path: str, command: str) -> None:
+    """Write the averaged weights; whether the samples are clean is measured by ``evaluate.yaml``."""
+    record_release(save_weights(denoiser, path), command, figures)

@@ -1,0 +1,77 @@
+"""MLflow tracking through MONAI's handler, with a run of its own that survives a restart and is marked when it fails."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import mlflow
+from ignite.engine import Engine, Events
+from ignite.handlers import ProgressBar
+from monai.handlers import MLFlowHandler
+
+
+def numbers(output: dict) -> dict[str, float]:
+    """The finite numbers of an engine's output, which is what MLflow can store."""
+    found = {}
+    for name, value in output.items():
+        if isinstance(value, float) or getattr(value, "numel", lambda: 0)() == 1:
+            value = float(value)
+            if math.isfinite(value):
+                found[name] = value
+    return found
+
+
+class MlflowTracking(MLFlowHandler):
+    """One MLflow run per job: unique name, parameters, the numbers of every iteration, artifacts, final status.
+
+    MONAI's handler would go on with any unfinished run of the same name; here the run's id stands in ``output_dir``,
+    so that exactly this job's run is continued. See ``MLFlowHandler`` for the other arguments.
+    """
+
+    def __init__(self, output_dir: str, job: str, seed: int, every: int = 1, **kwargs):
+        super().__init__(
+            run_name=f"{job}-{seed}-{time.strftime('%Y%m%dT%H%M%S')}",
+            experiment_name=job,
+            output_transform=numbers,
+            iteration_log=lambda _, iteration: iteration % every == 0,
+            epoch_log=False,
+            close_on_complete=True,
+            **kwargs,
+        )
+        self.id_file = Path(output_dir) / "mlflow_run.txt"
+
+    def attach(self, engine: Engine) -> None:
+        super().attach(engine)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self.failed)
+
+    def start(self, engine: Engine) -> None:
+        if self.id_file.is_file():
+            self.cur_run = self.client.get_run(self.id_file.read_text().strip())
+            self.client.update_run(self.cur_run.info.run_id, status="RUNNING")
+            self.experiment_param = None
+        super().start(engine)
+        self.id_file.parent.mkdir(parents=True, exist_ok=True)
+        self.id_file.write_text(self.cur_run.info.run_id)
+
+    def failed(self, engine: Engine, error: BaseException) -> None:
+        if self.cur_run is not None:
+            status = mlflow.entities.RunStatus.to_string(mlflow.entities.RunStatus.FAILED)
+            self.client.set_terminated(self.cur_run.info.run_id, status=status)
+        raise error
+
+
+class Progress(ProgressBar):
+    """A bar over all iterations of a run with the latest numbers; starts where a resumed run starts."""
+
+    def __init__(self, keys: Sequence[str]):
+        super().__init__(persist=True, desc="training")
+        self.keys = tuple(keys)
+
+    def attach(self, engine: Engine) -> None:
+        super().attach(engine, output_transform=self._chosen)
+
+    def _chosen(self, output: dict) -> dict:
+        return {key: f"{value:.3f}" for key, value in numbers(output).items() if key in self.keys}

@@ -1,0 +1,52 @@
+"""Released weights: state dicts in half precision, written in one step, read without pickle."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bundle.errors import InputError
+from bundle.files import write_tensors
+
+
+def save_weights(network: nn.Module, path: str | Path) -> Path:
+    """Write the state dict of ``network``, floating-point tensors as fp16."""
+    half = {name: _halve(value.detach().cpu()) for name, value in network.state_dict().items()}
+    return write_tensors(half, path)
+
+
+def _halve(value: Tensor) -> Tensor:
+    return value.half() if value.is_floating_point() and value.numel() > 1 else value
+
+
+def load_weights(network: nn.Module, path: str | Path, frozen: bool = True) -> nn.Module:
+    """Fill ``network`` (in fp32) from a bare state dict and return it; ``frozen``: eval mode, no gradients.
+
+    Raises InputError for a file that is missing, damaged, or does not fit the network.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights; train them (make weights) or correct the path")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged archive surfaces as many kinds of error
+        raise InputError(f"{path}: not readable as weights ({type(error).__name__}); copy the file again") from error
+    try:
+        network.load_state_dict({name: v.float() if v.is_floating_point() else v for name, v in state.items()})
+    except (RuntimeError, AttributeError) as error:
+        detail = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: does not fit the config's network: {detail}; use the weights made for it") from error
+    if frozen:
+        network.eval().requires_grad_(False)
+    return network
+
+
+def digest(network: nn.Module) -> str:
+    """Sixteen hexadecimal digits that depend on every weight, rounded to the half precision that is released."""
+    content = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        content.update(name.encode() + _halve(value.detach().cpu()).contiguous().numpy().tobytes())
+    return content.hexdigest()[:16]
