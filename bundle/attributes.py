@@ -36,6 +36,8 @@ class Attribute:
         ``written`` names every group, or all but one, which gets the rest. Raises InputError, naming ``where`` (the
         config field), for an unknown group, a number outside [0, 1], or proportions that do not sum to one.
         """
+        if not isinstance(written, Mapping):
+            raise InputError(f"{where}: {written!r}; give a proportion for each of {', '.join(self.groups)}")
         unknown = sorted(set(written) - set(self.groups))
         if unknown:
             raise InputError(f"{where}: unknown group '{unknown[0]}'; {self.name} has {', '.join(self.groups)}")
@@ -63,5 +65,5 @@ class Attribute:
             if index >= 0 and groups.setdefault(row["subject"], index) != index:
                 raise InputError(f"{where}: subject '{row['subject']}' has two values of {self.name}; keep one")
         if not groups:
-            raise InputError(f"{where}: no subject has a known {self.name}; add the column or give the target by number")
+            raise InputError(f"{where}: no subject has a known {self.name}; add the column or give numbers")
         return np.bincount(list(groups.values()), minlength=len(self.groups)) / len(groups)

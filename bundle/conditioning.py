@@ -1,4 +1,4 @@
-"""CLIP through open_clip: a frozen text tower that conditions the denoiser, a frozen image tower that compares images."""
+"""CLIP through open_clip: a frozen text tower that conditions the denoiser, a frozen image tower that compares."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Clip(nn.Module):
             self.tokenizer = open_clip.get_tokenizer(name)
         except Exception as error:  # open_clip, the hub client and torch raise many kinds
             raise InputError(
-                f"CLIP '{name}', pretrained '{pretrained}': {str(error).splitlines()[0][:160]}; give a name and tag "
+                f"CLIP '{name}', pretrained '{pretrained}': {' '.join(str(error).split())[:160]}; give a name and tag "
                 "of open_clip.list_pretrained(), a local checkpoint, or 'local-dir:FOLDER'"
             ) from error
         config = get_model_preprocess_cfg(self.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import time
@@ -54,6 +55,9 @@ class Evaluation:
         real: slices of the target cohort for KID, ambiguity and agreement.
         trained_on: role -> subjects that served guide and judge; an overlap with each other or validation is refused.
         spaces: name -> image features for KID; ``similarity_space`` names the one for similarity to the reference.
+        num_others: images at each other guidance scale; ``num_snapshot_images`` of each snapshot.
+        images_dir: where generated images are kept, named by what they depend on, so that evaluations can share them;
+            ``output_dir/images`` by default.
         truth: readers, where there are any.
     """
 
@@ -76,11 +80,13 @@ class Evaluation:
     seed: int
     num_images: int = 1024
     num_others: int = 128
+    num_snapshot_images: int = 128
     scales: Sequence[float] = (1.0, 4.0)
     latent_shape: Sequence[int] = (4, 16, 16)
     margin: float = 0.05
     similarity_space: str = "clip"
     snapshots: str | None = None
+    images_dir: str | None = None
     truth: Truth | None = None
 
     def run(self) -> dict:
@@ -158,12 +164,13 @@ class Evaluation:
         return torch.cat([self.autoencoder.reconstruct(slices.pixels(part).to(device)).cpu() for part in parts])
 
     def _generate(self, denoiser: nn.Module, draws: Draws, label: str, scale: float | None = None) -> Tensor:
-        """Images of these draws, kept in ``output_dir/images`` so that a stopped evaluation goes on."""
+        """Images of these draws, kept in ``images_dir`` so that a stopped evaluation goes on."""
         scale = self.sampler.guidance if scale is None else scale
         key = hashlib.sha256(f"{digest(denoiser)} {self.seed} {len(draws)} {scale}".encode())
         key.update(self.sampler.contexts.cpu().numpy().tobytes() + digest(self.autoencoder).encode())
         key.update(self.sampler.schedule.signal.numpy().tobytes() + draws.prompt.numpy().tobytes())
-        path = Path(self.output_dir) / "images" / f"{key.hexdigest()[:16]}.pt"
+        folder = Path(self.images_dir or f"{self.output_dir}/images")
+        path = folder / f"{key.hexdigest()[:16]}.pt"
         if not path.is_file():
             made = self.sampler.images(denoiser, draws, scale, label=f"{label}, guidance {scale:g}")
             write_tensors((made * 255).round().to(torch.uint8), path)
@@ -220,8 +227,8 @@ class Evaluation:
         rows = []
         for iteration in sorted(seconds, key=int):
             path = Path(self.snapshots) / f"iteration_{int(iteration):04d}.pt"
-            network = load_weights(self.tuned, path)
-            made = self._generate(network, draws[: self.num_others], f"iteration {iteration}")
+            network = load_weights(copy.deepcopy(self.tuned), path)
+            made = self._generate(network, draws[: self.num_snapshot_images], f"iteration {iteration}")
             calls = self.judge.predict(made).argmax(1).numpy()
             labels = {"iteration": int(iteration), "seconds": seconds[iteration]}
             rows.append(report.share_row(calls, rates, self.target.numpy(), **labels))

@@ -44,7 +44,8 @@ def caption_strata(rows: Sequence[Mapping], captions: Sequence[str], column: str
     """The stratum that each caption belongs to: the value of ``column`` that all its rows share, else "all"."""
     if column is None:
         return ["all"] * len(captions)
-    values: dict[str, set[str]] = {caption: set() for caption in captions}
+    values: dict[str, set] = {caption: set() for caption in captions}
     for row in rows:
-        values[neutral_caption(row)].add(str(row.get(column)))
-    return [next(iter(found)) if len(found := values[caption]) == 1 else "all" for caption in captions]
+        values[neutral_caption(row)].add(row.get(column))
+    shared = (next(iter(found)) if len(found := values[caption]) == 1 else None for caption in captions)
+    return ["all" if value is None else str(value) for value in shared]

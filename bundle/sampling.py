@@ -55,7 +55,7 @@ def guided_noise(
     """The noise prediction that DDIM follows: eps_null + guidance (eps_context - eps_null).
 
     ``context`` (B, L, C), ``null_context`` (1, L, C). Both branches are one forward pass; at guidance 1 the null
-    branch is left out. A v-prediction becomes noise by eps = a v + s x, in fp32.
+    branch is left out. A v-prediction becomes noise by eps = a v + s x, in the precision of x (fp32 under autocast).
     """
 
     def noise(x: Tensor, step: int) -> Tensor:
@@ -63,7 +63,7 @@ def guided_noise(
         inputs = torch.cat([x, x]) if both else x
         states = torch.cat([context, null_context.expand(len(x), -1, -1)]) if both else context
         timesteps = schedule.timesteps[step].to(x.device).expand(len(inputs))
-        predicted = denoiser(inputs, timesteps=timesteps, context=states).float()
+        predicted = denoiser(inputs, timesteps=timesteps, context=states).to(x.dtype)
         if both:
             conditional, unconditional = predicted.chunk(2)
             predicted = unconditional + guidance * (conditional - unconditional)
@@ -95,7 +95,8 @@ def step_weights(schedule: Schedule, mode: str, num_last: int = 1) -> Tensor:
     """Weight c_i of each step in the surrogate gradient -sum_i c_i <g, d eps_i / d theta>; shape (T,).
 
     ``decoupled``: A_i, the exact gradient without the coupling of the steps. ``adjusted``: their geometric mean at
-    every step (Shen et al., ICLR 2024). ``truncated``: A_i on the last ``num_last`` steps (DRaFT-K, Clark et al.).
+    every step (Shen et al., ICLR 2024). ``truncated``: A_i on the last ``num_last`` steps alone; one such step is
+    DRaFT-1 (Clark et al., ICLR 2024), more differ from DRaFT-K by the coupling, which is left out here too.
     """
     steps = schedule.steps
     if mode == "decoupled":

@@ -23,7 +23,7 @@ def _halve(value: Tensor) -> Tensor:
 
 
 def load_weights(network: nn.Module, path: str | Path, frozen: bool = True) -> nn.Module:
-    """Fill ``network`` (in fp32) from a bare state dict and return it; ``frozen``: eval mode, no gradients.
+    """Fill ``network`` (in fp32) from a bare state dict and return it, for use (``frozen``) or for training.
 
     Raises InputError for a file that is missing, damaged, or does not fit the network.
     """
@@ -39,9 +39,7 @@ def load_weights(network: nn.Module, path: str | Path, frozen: bool = True) -> n
     except (RuntimeError, AttributeError) as error:
         detail = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: does not fit the config's network: {detail}; use the weights made for it") from error
-    if frozen:
-        network.eval().requires_grad_(False)
-    return network
+    return network.train(not frozen).requires_grad_(not frozen)
 
 
 def digest(network: nn.Module) -> str:

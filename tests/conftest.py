@@ -1,9 +1,13 @@
 """Fixtures that all tests share."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
+
+import bundle  # noqa: F401  (makes torchvision importable, whatever a test imports first)
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,4 +34,39 @@ def tcga_lgg(test_data: Path) -> Path:
     folder = test_data / "tcga_lgg" / "kaggle_3m"
     if not folder.is_dir():
         pytest.skip(f"no TCGA-LGG slices at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_cohort(tmp_path_factory) -> Path:
+    """A config overlay with which each phantom cohort has 24 subjects; its folder holds them, and may hold caches."""
+    folder = tmp_path_factory.mktemp("small")
+    cohort = yaml.safe_load((ROOT / "configs" / "cohort_phantom.yaml").read_text())
+    cohort["dataset_dir"] = str(folder / "phantom")
+    cohort["load_cohort"]["subjects"] = 24
+    overlay = folder / "small.yaml"
+    overlay.write_text(yaml.safe_dump(cohort))
+    return overlay
+
+
+@pytest.fixture(scope="session")
+def random_models(tmp_path_factory) -> Path:
+    """A folder like ``models/`` with the configs' networks as they are before any training."""
+    import torch
+    from monai.bundle import ConfigParser
+    from safetensors.torch import save_file
+
+    from bundle.conditioning import Clip
+    from bundle.weights import save_weights
+
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    parser = ConfigParser(ConfigParser.load_config_file(ROOT / "configs" / "common.yaml"))
+    for name in ("autoencoder", "denoiser", "guide", "judge"):
+        save_weights(parser.get_parsed_content(f"{name}_def"), folder / f"{name}.pt")
+    for name in ("clip", "clip_neutral"):
+        (folder / name).mkdir()
+        shutil.copy(ROOT / "models" / name / "open_clip_config.json", folder / name)
+        clip = Clip(f"local-dir:{folder / name}", trainable=True)
+        save_file(clip.model.state_dict(), folder / name / "open_clip_model.safetensors")
     return folder

@@ -13,6 +13,7 @@ from monai.engines.utils import IterationEvents
 from torch import Tensor
 
 from bundle.alignment.step import AlignmentStep
+from bundle.errors import InputError
 
 if TYPE_CHECKING:
     from bundle.networks.classifier import AttributeClassifier
@@ -53,11 +54,8 @@ class SubgroupAlignment:
         self.skipped = 0
 
     def attach(self, engine: Engine) -> None:
-        """Raises ValueError for a trainer that accumulates or compiles."""
-        if getattr(engine, "accumulation_steps", 1) != 1 or getattr(engine, "compile", False):
-            raise ValueError("SubgroupAlignment: set accumulation_steps to 1 and compile to false in the trainer")
+        engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
-        engine.add_event_handler(Events.STARTED, self._announce)
 
     def state_dict(self) -> dict:
         return {"integral": self.step.integral.state_dict(), "skipped": self.skipped, "agreed": list(self.agreed)}
@@ -65,7 +63,7 @@ class SubgroupAlignment:
     def load_state_dict(self, state: dict) -> None:
         self.step.integral.load_state_dict(state["integral"])
         self.skipped = state["skipped"]
-        self.agreed.extend(state["agreed"])
+        self.agreed = deque(state["agreed"], self.agreed.maxlen)
 
     def __call__(self, engine: Engine) -> None:
         network = getattr(engine.network, "module", engine.network)
@@ -73,7 +71,7 @@ class SubgroupAlignment:
         scale = engine.scaler.get_scale() if engine.amp and engine.scaler is not None else 1.0
         before = self.step.integral.state_dict()
         result = self.step(network, engine.state.iteration - 1, scale)
-        gradients = [idist.all_reduce(gradient, "AVG") for gradient in result.gradients]
+        gradients = _mean_over_processes(result.gradients)
         anchor = [None if p.grad is None else p.grad.mul_(self.anchor_weight) for p in parameters]
         norms = _norms(gradients, anchor, scale)
         finite = bool(torch.isfinite(norms["alignment_norm"] + norms["anchor_norm"]))
@@ -84,7 +82,7 @@ class SubgroupAlignment:
         self.skipped = 0 if finite else self.skipped + 1
         engine.state.output.update(self._report(engine, result, norms, finite))
         if self.skipped == MAX_SKIPPED:
-            raise RuntimeError(f"{MAX_SKIPPED} iterations in a row gave gradients that are not finite; lower the learning rate")
+            raise RuntimeError(f"gradients not finite in {MAX_SKIPPED} iterations in a row; lower the learning rate")
 
     def _add(self, parameters, gradients: list[Tensor], norm: Tensor) -> None:
         factor = float(self.max_norm / norm.clamp_min(self.max_norm))
@@ -104,8 +102,8 @@ class SubgroupAlignment:
         anchor = float(engine.state.output["loss"].detach())
         total = self.anchor_weight * anchor + terms["alignment"] + self.step.consistency * terms["consistency"]
         shares = {f"share_{i}": float(value) for i, value in enumerate(result.share)}
-        terms |= {"anchor": anchor, "total": total, "skipped": float(not finite), "agreement": self._watch(result.images)}
-        return terms | shares
+        agreement = self._watch(result.images) if finite else float("nan")
+        return terms | shares | {"anchor": anchor, "total": total, "skipped": float(not finite), "agreement": agreement}
 
     @torch.no_grad()
     def _watch(self, images: Tensor) -> float:
@@ -115,12 +113,14 @@ class SubgroupAlignment:
         self.agreed.extend(idist.all_gather(agreed.to(torch.int64)).bool().tolist())
         share = sum(self.agreed) / len(self.agreed)
         if len(self.agreed) == self.agreed.maxlen and share < self.min_agreement:
-            logger.warning(
-                "guide and judge agree on %.2f of the last %d images: the tuning may be fooling the guide", share, len(self.agreed)
-            )
+            line = "guide and judge agree on %.2f of the last %d images: the tuning may be fooling the guide"
+            logger.warning(line, share, len(self.agreed))
         return share
 
-    def _announce(self, engine: Engine) -> None:
+    def _start(self, engine: Engine) -> None:
+        # Not in ``attach``: MONAI's trainer attaches its handlers before it sets these two.
+        if getattr(engine, "accumulation_steps", 1) != 1 or getattr(engine, "compile", False):
+            raise InputError("train::trainer: set accumulation_steps to 1 and compile to false for the alignment")
         length = len(self.step.sampler.schedule)
         logger.info(
             "alignment: %d iterations of %d images, %d steps each, %d of them followed; targets %s",
@@ -132,6 +132,15 @@ class SubgroupAlignment:
         )
 
 
+def _mean_over_processes(gradients: list[Tensor]) -> list[Tensor]:
+    """The gradient of the whole batch from those of each process's part, in one reduction."""
+    if idist.get_world_size() == 1:
+        return gradients
+    mean = idist.all_reduce(torch.cat([gradient.flatten() for gradient in gradients])) / idist.get_world_size()
+    parts = mean.split([gradient.numel() for gradient in gradients])
+    return [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
+
+
 def _norms(alignment: list[Tensor], anchor: list[Tensor | None], scale: float) -> dict[str, Tensor]:
     """Norms of both gradients and the cosine between them, in the unscaled domain."""
     zero = alignment[0].new_zeros(())
@@ -139,4 +148,5 @@ def _norms(alignment: list[Tensor], anchor: list[Tensor | None], scale: float) -
     first = sum(((a * a).sum() for a, _ in both), zero).sqrt()
     second = sum(((b * b).sum() for _, b in both), zero).sqrt()
     inner = sum(((a * b).sum() for a, b in both), zero)
-    return {"alignment_norm": first, "anchor_norm": second, "gradient_cosine": inner / (first * second).clamp_min(1e-12)}
+    cosine = inner / (first * second).clamp_min(1e-12)
+    return {"alignment_norm": first, "anchor_norm": second, "gradient_cosine": cosine}

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bundle.conditioning import Clip
-from bundle.generation import Draws, Sampler
 from bundle.files import write_tensors
+from bundle.generation import Draws, Sampler
 from bundle.randomness import generator
 from bundle.weights import digest
 
@@ -34,8 +34,8 @@ class ReferencePool:
         size = len(self.draws)
         dealt = torch.arange(iteration * number, (iteration + 1) * number)
         rounds = dealt // size
-        orders = {int(r): torch.randperm(size, generator=generator(seed, "pool order", int(r))) for r in rounds.unique()}
-        return torch.stack([orders[int(r)][i % size] for r, i in zip(rounds, dealt, strict=True)])
+        orders = {r: torch.randperm(size, generator=generator(seed, "pool order", r)) for r in rounds.unique().tolist()}
+        return torch.stack([orders[r][i % size] for r, i in zip(rounds.tolist(), dealt, strict=True)])
 
 
 @torch.no_grad()
@@ -53,9 +53,10 @@ def reference_pool(
     A file of ``cache`` is named by a digest of all that its content depends on, so runs that share a base share it.
     """
     path = Path(cache) / f"reference_{_digest(denoiser, sampler, guide, clip, draws)}.pt"
-    done = torch.load(path, weights_only=True) if path.is_file() else {"features": [], "call": []}
-    batches = torch.arange(len(draws)).split(batch_size)
-    for index in tqdm(batches[len(done["call"]) :], desc="reference images", unit="batch", leave=False):
+    device = sampler.contexts.device
+    done = torch.load(path, device, weights_only=True) if path.is_file() else {"features": [], "call": []}
+    left = torch.arange(sum(map(len, done["call"])), len(draws))
+    for index in tqdm(left.split(batch_size) if len(left) else (), desc="reference images", unit="batch", leave=False):
         images = sampler.decode(sampler.chain(denoiser, draws[index])[-1])
         done["features"].append(clip.image_features(images))
         done["call"].append(guide(images).argmax(1))
@@ -64,10 +65,11 @@ def reference_pool(
 
 
 def _digest(denoiser: nn.Module, sampler: Sampler, guide: nn.Module, clip: nn.Module, draws: Draws) -> str:
-    content = hashlib.sha256(f"{sampler.guidance} {sampler.schedule.timesteps.tolist()}".encode())
+    schedule = sampler.schedule
+    content = hashlib.sha256(f"{sampler.guidance} {schedule.prediction} {schedule.timesteps.tolist()}".encode())
     decoder = getattr(sampler.decode, "__self__", None)
     for network in filter(None, (denoiser, guide, clip, decoder)):
         content.update(digest(network).encode())
-    for tensor in (draws.prompt, draws.noise, sampler.contexts, sampler.schedule.signal):
+    for tensor in (draws.prompt, draws.noise, sampler.contexts, schedule.signal):
         content.update(tensor.cpu().contiguous().numpy().tobytes())
     return content.hexdigest()[:16]

@@ -15,6 +15,7 @@ from bundle.alignment.losses import hold, image_consistency, marginal_loss, text
 from bundle.alignment.reference import ReferencePool
 from bundle.alignment.targets import IntegralAction, assign_per_stratum, guide_target
 from bundle.conditioning import Clip
+from bundle.errors import InputError
 from bundle.generation import Draws, Sampler
 from bundle.randomness import generator, local_part
 from bundle.sampling import exact_gradient, step_weights, surrogate_gradient
@@ -49,6 +50,8 @@ class AlignmentStep:
         changing: how tightly an image that must change group is held, relative to one that must not.
         gradient: "adjusted", "decoupled", "truncated" or "exact"; ``num_followed`` K steps of T.
         micro_batch: images decoded with a graph at once.
+
+    Raises InputError for an option that does not exist or a prompt's stratum without a target.
     """
 
     sampler: Sampler
@@ -74,18 +77,22 @@ class AlignmentStep:
 
     def __post_init__(self) -> None:
         if self.loss not in ("transport", "marginal"):
-            raise ValueError(f"alignment loss '{self.loss}': use transport or marginal")
+            raise InputError(f"alignment loss '{self.loss}': use transport or marginal")
         if self.consistency_side not in ("image", "text"):
-            raise ValueError(f"consistency_side '{self.consistency_side}': use image or text")
-        if self.gradient != "exact":
-            step_weights(self.sampler.schedule, self.gradient)
+            raise InputError(f"consistency_side '{self.consistency_side}': use image or text")
+        if self.gradient not in ("exact", "adjusted", "decoupled", "truncated"):
+            raise InputError(f"gradient '{self.gradient}': use adjusted, decoupled, truncated or exact")
         if not 1 <= self.num_followed <= len(self.sampler.schedule):
-            raise ValueError(f"num_followed {self.num_followed}: use 1 to {len(self.sampler.schedule)}")
+            raise InputError(f"num_followed {self.num_followed}: use 1 to {len(self.sampler.schedule)}")
+        missing = sorted(set(self.strata) - set(self.targets))
+        if missing:
+            raise InputError(f"target: no proportions for stratum '{missing[0]}'; there are {sorted(self.targets)}")
 
     def __call__(self, denoiser: nn.Module, iteration: int, scale: float = 1.0) -> StepResult:
         """Gradients of the alignment for the trainable parameters of ``denoiser`` (not a DDP wrapper).
 
-        ``iteration`` counts from 0 and alone decides what is drawn; ``scale`` multiplies the backward passes.
+        ``iteration`` counts from 0 and alone decides what is drawn; ``scale`` multiplies the backward passes. Images
+        that are not finite give gradients that are not.
         """
         index = local_part(self.pool.indices(self.seed, iteration, self.batch_size))
         draws = self.pool.draws[index]
@@ -101,7 +108,8 @@ class AlignmentStep:
         latent_gradient, losses, images = self._latent_gradient(chain[-1], assignment, target, everyone, index, scale)
         gradients = self._weight_gradient(denoiser, chain, latent_gradient / scale, draws, iteration, scale)
         self.integral.update(target, share)
-        return StepResult(gradients, {k: idist.all_reduce(v, "AVG") for k, v in losses.items()}, target, share, images)
+        losses = {name: idist.all_reduce(value) / idist.get_world_size() for name, value in losses.items()}
+        return StepResult(gradients, losses, target, share, images)
 
     @torch.no_grad()
     def _look(self, latents: Tensor) -> Tensor:
@@ -116,8 +124,9 @@ class AlignmentStep:
         overall = torch.stack([aims[name] for name in strata]).mean(0)
         shift = self.integral(overall) - overall
         aims = {name: _on_simplex(aim + shift) for name, aim in aims.items()}
-        assignment = assign_per_stratum(probabilities, strata, aims, generator(self.seed, "assignment", iteration))
-        return assignment, overall
+        ties = generator(self.seed, "assignment", iteration)
+        # Where an image is not finite, any assignment will do: its loss is not finite either.
+        return assign_per_stratum(probabilities.nan_to_num(), strata, aims, ties), overall
 
     def _latent_gradient(self, latents, assignment, target, everyone, index, scale):
         """scale * dL/dx_0 (b, C, h, w), mean loss terms, and the images; one decoder graph per micro-batch."""

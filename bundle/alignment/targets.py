@@ -12,7 +12,7 @@ from scipy.stats import binom
 from torch import Tensor, nn
 
 from bundle.attributes import Attribute
-from bundle.errors import InputError
+from bundle.evaluation.prevalence import JudgeRates, judge_rates
 
 NUM_DRAWS = 100
 
@@ -60,8 +60,10 @@ def assign(probabilities: Tensor, target: Tensor, generator: torch.Generator) ->
         raise ValueError("the guide's probabilities are not finite")
     target = target.double().cpu()
     scores = probabilities.detach().double().cpu()
-    two = scores.shape[1] == 2
-    expected = _assign_two(scores[:, 1], float(target[1]), generator) if two else _assign_many(scores, target, generator)
+    if scores.shape[1] == 2:
+        expected = _assign_two(scores[:, 1], float(target[1]), generator)
+    else:
+        expected = _assign_many(scores, target, generator)
     return Assignment(expected.to(probabilities.device, torch.float32))
 
 
@@ -78,11 +80,12 @@ def _assign_two(score: Tensor, proportion: float, generator: torch.Generator) ->
 
 def _assign_many(scores: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:
     number, groups = scores.shape
-    cost = torch.cdist(scores, torch.eye(groups, dtype=torch.float64)).numpy()
+    shuffled = torch.randperm(number, generator=generator)
+    cost = torch.cdist(scores[shuffled], torch.eye(groups, dtype=torch.float64)).numpy()
     draws = torch.multinomial(target, number * NUM_DRAWS, replacement=True, generator=generator)
     counts = torch.nn.functional.one_hot(draws.view(NUM_DRAWS, number), groups).sum(1).double().numpy()
     plans = [ot.emd(np.ones(number), count, cost) for count in counts]
-    return torch.from_numpy(np.mean(plans, axis=0))
+    return torch.from_numpy(np.mean(plans, axis=0))[shuffled.argsort()]
 
 
 def assign_per_stratum(
@@ -180,21 +183,18 @@ def target_proportions(
 
 
 @torch.no_grad()
-def guide_rates(guide: nn.Module, autoencoder: nn.Module, slices, attribute: Attribute, batch_size: int = 64) -> Tensor:
-    """Share of the slices of true group a that the guide calls b, after the autoencoder, (G, G).
+def guide_rates(
+    guide: nn.Module, autoencoder: nn.Module, slices, attribute: Attribute, batch_size: int = 64
+) -> JudgeRates:
+    """How the guide calls slices of known group after the autoencoder; ``matrix`` (G, G) is what :func:`guide_target`
+    takes.
 
-    ``slices`` show subjects that the guide was not trained on. Raises InputError when a group has none.
+    ``slices`` show subjects that the guide was not trained on. Raises InputError when a group has fewer than two.
     """
-    truth = torch.from_numpy(attribute.indices(slices.rows))
-    groups = len(attribute.groups)
-    missing = [name for i, name in enumerate(attribute.groups) if not (truth == i).any()]
-    if missing:
-        raise InputError(f"validation slices: no subject of group '{missing[0]}'; give slices of every group")
+    truth = attribute.indices(slices.rows)
+    known = np.flatnonzero(truth >= 0)
     device = next(autoencoder.parameters()).device
-    parts = torch.arange(len(slices)).split(batch_size)
+    parts = torch.from_numpy(known).split(batch_size)
     decoded = (autoencoder.reconstruct(slices.pixels(part).to(device)) for part in parts)
     calls = torch.cat([guide(images).argmax(1).cpu() for images in decoded])
-    counts = torch.zeros(groups, groups, dtype=torch.float64)
-    known = truth >= 0
-    counts.index_put_((truth[known], calls[known]), torch.ones((), dtype=torch.float64), accumulate=True)
-    return counts / counts.sum(1, keepdim=True)
+    return judge_rates(calls.numpy(), truth[known], np.asarray(slices.subjects())[known], attribute.groups)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from monai.data import Dataset
 from monai.data.utils import pickle_hashing
+from monai.transforms import Randomizable
 from monai.utils import convert_to_tensor
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -68,6 +69,8 @@ def volume_slices(
     ``levels`` names them. All cores work, a bar shows progress, and the result is kept in one file of ``cache_dir``,
     named by MONAI's hash of records and transform.
     """
+    if isinstance(transform, Randomizable):
+        transform.set_random_state(0)  # a Compose carries a generator, whose state would make the key follow the seed
     key = pickle_hashing([list(records), list(modalities), list(levels), transform]).decode()
     path = Path(cache_dir) / f"slices_{key}.pt"
     if path.is_file():

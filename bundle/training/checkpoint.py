@@ -68,7 +68,7 @@ class Checkpoint:
             )
         for name, item in self.objects.items():
             item.load_state_dict(saved["objects"][name])
-        if saved["scaler"]:
+        if saved["scaler"] and engine.scaler is not None:
             engine.scaler.load_state_dict(saved["scaler"])
         engine.load_state_dict(saved["engine"])
         self.draws.start = saved["engine"]["iteration"]

@@ -1,4 +1,4 @@
-"""MLflow tracking through MONAI's handler, with a run of its own that survives a restart and is marked when it fails."""
+"""MLflow tracking through MONAI's handler, with one run per job that survives a restart and is marked when it fails."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import mlflow
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 from monai.handlers import MLFlowHandler
+
+from bundle.files import write_whole
 
 
 def numbers(output: dict) -> dict[str, float]:
@@ -53,8 +55,7 @@ class MlflowTracking(MLFlowHandler):
             self.client.update_run(self.cur_run.info.run_id, status="RUNNING")
             self.experiment_param = None
         super().start(engine)
-        self.id_file.parent.mkdir(parents=True, exist_ok=True)
-        self.id_file.write_text(self.cur_run.info.run_id)
+        write_whole(self.id_file, self.cur_run.info.run_id.encode())
 
     def failed(self, engine: Engine, error: BaseException) -> None:
         if self.cur_run is not None:

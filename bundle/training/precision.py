@@ -1,0 +1,12 @@
+"""Mixed precision as an argument."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+
+import torch
+
+
+def autocast(enabled: bool) -> Callable[[], AbstractContextManager]:
+    """What opens CUDA autocast for one pass, or a context that does nothing."""
+    return partial(torch.autocast, "cuda") if enabled else nullcontext

@@ -1,0 +1,58 @@
+"""Calibration by temperature, and prediction in batches."""
+
+import pytest
+import torch
+from torch import nn
+
+from bundle.networks.classifier import AttributeClassifier
+
+
+@pytest.fixture
+def classifier():
+    torch.manual_seed(0)
+    return AttributeClassifier(nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(16, 3)))
+
+
+@pytest.fixture
+def images():
+    return torch.rand(10, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+def test_probabilities_and_predictions_agree_in_eval_mode(classifier, images):
+    predicted = classifier.predict(images, batch_size=3)
+    assert not classifier.training
+    assert torch.allclose(predicted, classifier.probabilities(images), atol=1e-6)
+    assert torch.allclose(predicted.sum(1), torch.ones(10))
+    assert not predicted.requires_grad
+
+
+def test_the_temperature_divides_the_logits(classifier, images):
+    classifier.eval()
+    plain = classifier(images)
+    classifier.temperature.fill_(2.0)
+    assert torch.allclose(classifier(images), plain / 2)
+
+
+@pytest.mark.parametrize("overconfidence", [0.5, 1.0, 3.0])
+def test_calibration_finds_the_planted_temperature(classifier, overconfidence):
+    """Labels are drawn from softmax(z); a network that says overconfidence * z is to be divided by it."""
+    stream = torch.Generator().manual_seed(1)
+    true = 1.5 * torch.randn(20_000, 3, generator=stream)
+    labels = torch.multinomial(true.softmax(1), 1, generator=stream).flatten()
+    assert classifier.calibrate(overconfidence * true, labels) == pytest.approx(overconfidence, rel=0.03)
+    assert float(classifier.temperature) == pytest.approx(overconfidence, rel=0.03)
+
+
+def test_calibrating_twice_changes_nothing(classifier):
+    stream = torch.Generator().manual_seed(1)
+    backbone = 3 * torch.randn(5_000, 3, generator=stream)
+    labels = torch.multinomial((backbone / 3).softmax(1), 1, generator=stream).flatten()
+    first = classifier.calibrate(backbone / classifier.temperature, labels)
+    assert classifier.calibrate(backbone / classifier.temperature, labels) == pytest.approx(first, rel=1e-3)
+
+
+def test_the_temperature_is_saved(classifier):
+    classifier.temperature.fill_(1.7)
+    other = AttributeClassifier(nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(16, 3)))
+    other.load_state_dict(classifier.state_dict())
+    assert float(other.temperature) == pytest.approx(1.7)
