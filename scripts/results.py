@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from scripts.jobs import markdown, read_json, replace_section
+from scripts.jobs import duration, markdown, read_json, replace_section
 
 RESULTS = Path("docs/results")
 
@@ -143,6 +143,14 @@ def budget_table(measured: Report) -> str:
     return markdown(("part", f"seconds on {measured['cores']} cores"), rows)
 
 
+def budget_line(measured: Report) -> str:
+    """How long ``make align`` takes, in a sentence."""
+    if not measured:
+        return ""
+    total = duration(sum(measured["seconds"].values()))
+    return f"On {measured['cores']} cores without a GPU `make align` took {total}, installation not counted."
+
+
 def read_results(folder: Path) -> dict[str, Report]:
     """The JSON files of a folder by name."""
     return {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
@@ -159,6 +167,7 @@ def write_tables(
     replace_section(page, "ablation", ablation_table(read_results(results / "ablation"), ("default",)))
     replace_section(page, "budget", budget_table(read_json(results / "budget.json")))
     replace_section(front, "shares", share_table(qualifying))
+    replace_section(front, "time", budget_line(read_json(results / "budget.json")))
 
 
 def percent(value: float | None) -> str:

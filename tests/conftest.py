@@ -39,11 +39,15 @@ def tcga_lgg(test_data: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def small_cohort(tmp_path_factory) -> Path:
-    """A config overlay with which each phantom cohort has 24 subjects; its folder holds them, and may hold caches."""
+    """A config overlay: cohorts of 24 phantom subjects by datalist; its folder holds them, and may hold caches."""
+    from bundle.cohorts import phantom
+
     folder = tmp_path_factory.mktemp("small")
-    cohort = yaml.safe_load((ROOT / "configs" / "cohort_phantom.yaml").read_text())
+    cohort = yaml.safe_load((ROOT / "configs" / "cohort_datalist.yaml").read_text())
     cohort["dataset_dir"] = str(folder / "phantom")
-    cohort["load_cohort"]["subjects"] = 24
+    cohort["datalists"] = {
+        role: str(phantom.generate(folder / "phantom", role, subjects=24)) for role in cohort["datalists"]
+    }
     overlay = folder / "small.yaml"
     overlay.write_text(yaml.safe_dump(cohort))
     return overlay

@@ -52,7 +52,7 @@ class TestWritten:
 
 class TestObserved:
     def test_each_subject_counts_once(self):
-        rows = [{"subject": "a", "sex": "male"}] * 5 + [{"subject": "b", "sex": "female"}, {"subject": "c", "sex": None}]
+        rows = [{"subject": name, "sex": sex} for name, sex in [("a", "male")] * 5 + [("b", "female"), ("c", None)]]
         assert SEX.observed_proportions(rows, "cohort").tolist() == [0.5, 0.5]
 
     def test_a_group_that_nobody_belongs_to(self):

@@ -4,7 +4,8 @@ import pytest
 
 from bundle.prompts import caption_frequencies, caption_strata, neutral_caption, stated_caption
 
-ROW = {"modality": "flair", "level": "ventricular", "lesion": True, "grade": "LGG", "side": "left", "sex": "male", "age": 43}
+PERSON = {"sex": "male", "age": 43}
+ROW = {"modality": "flair", "level": "ventricular", "lesion": True, "grade": "LGG", "side": "left", **PERSON}
 
 
 @pytest.mark.parametrize(

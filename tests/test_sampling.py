@@ -47,6 +47,10 @@ def gradients(network, schedule, x, context, g, mode, steps=None, guidance=2.0):
     return torch.cat([part.flatten() for part in parts])
 
 
+def close(found, expected):
+    return torch.allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
 def autograd(network, outcome):
     parts = torch.autograd.grad(outcome, list(network.parameters()), allow_unused=True)
     filled = [torch.zeros_like(p) if part is None else part for p, part in zip(network.parameters(), parts)]
@@ -148,7 +152,8 @@ class TestGuidance:
         class TwoNumbers(nn.Module):
             def __init__(self):
                 super().__init__()
-                self.stated, self.null = nn.Parameter(torch.tensor(0.3).double()), nn.Parameter(torch.tensor(0.1).double())
+                self.stated = nn.Parameter(torch.tensor(0.3).double())
+                self.null = nn.Parameter(torch.tensor(0.1).double())
 
             def forward(self, x, timesteps, context):
                 named = (context.abs().sum((1, 2)) > 0).view(-1, 1, 1, 1)
@@ -191,7 +196,7 @@ class TestSurrogates:
         schedule = Schedule.from_scheduler(scheduler("epsilon"), 10)
         end = sample(noise_of(network, schedule, context), x, schedule)[-1]
         expected = autograd(network, (g * end).sum())
-        assert torch.allclose(gradients(network, schedule, x, context, g, "decoupled"), expected, rtol=1e-9, atol=1e-12)
+        assert close(gradients(network, schedule, x, context, g, "decoupled"), expected)
 
     def test_decoupled_is_autograd_through_detached_inputs(self, noisy, denoiser):
         x, context, g = noisy
@@ -200,7 +205,7 @@ class TestSurrogates:
         end = sample(lambda state, i: noise(state.detach(), i), x, schedule)[-1]
         # The recursion keeps x_i, but all of eps = a v + s x is made from a detached one.
         expected = autograd(denoiser, (g * end).sum())
-        assert torch.allclose(gradients(denoiser, schedule, x, context, g, "decoupled"), expected, rtol=1e-9, atol=1e-12)
+        assert close(gradients(denoiser, schedule, x, context, g, "decoupled"), expected)
 
     def test_adjusted_is_decoupled_reweighted(self, noisy, denoiser):
         """Both are sums over single steps; the adjusted weights are all the geometric mean of the A_i."""
@@ -210,7 +215,7 @@ class TestSurrogates:
         single = [gradients(denoiser, schedule, x, context, g, "decoupled", [i]) / 6 for i in range(6)]
         mean = schedule.steps.prod() ** (1 / 6)
         expected = sum(mean / a * part for a, part in zip(schedule.steps, single))
-        assert torch.allclose(gradients(denoiser, schedule, x, context, g, "adjusted"), expected, rtol=1e-9, atol=1e-12)
+        assert close(gradients(denoiser, schedule, x, context, g, "adjusted"), expected)
         assert torch.allclose(gradients(denoiser, schedule, x, context, g, "decoupled"), sum(single))
 
     @pytest.mark.parametrize("mode", ["adjusted", "decoupled"])
@@ -219,7 +224,7 @@ class TestSurrogates:
         schedule = Schedule.from_scheduler(scheduler(), 5)
         subsets = [gradients(denoiser, schedule, x, context, g, mode, pair) for pair in combinations(range(5), 2)]
         everything = gradients(denoiser, schedule, x, context, g, mode)
-        assert torch.allclose(torch.stack(subsets).mean(0), everything, rtol=1e-9, atol=1e-12)
+        assert close(torch.stack(subsets).mean(0), everything)
 
     def test_truncated_to_one_step_is_draft_1(self, noisy, denoiser):
         """DRaFT-1: backpropagate through the sampler, cut before the last step."""
@@ -230,7 +235,7 @@ class TestSurrogates:
             chain = sample(noise, x, schedule)
         last = schedule.signal[6] / schedule.signal[5] * chain[5] - schedule.steps[5] * noise(chain[5], 5)
         expected = autograd(denoiser, (g * last).sum())
-        assert torch.allclose(gradients(denoiser, schedule, x, context, g, "truncated"), expected, rtol=1e-9, atol=1e-12)
+        assert close(gradients(denoiser, schedule, x, context, g, "truncated"), expected)
 
     def test_truncated_keeps_the_last_steps(self):
         schedule = Schedule.from_scheduler(scheduler(), 5)

@@ -165,13 +165,13 @@ def toy_job(
     network, step = toy_step(folder.parent / "cache")
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        latents, captions = torch.randn(20, *LATENT), torch.randint(3, (20, 1))
+        latents, captions, judge = torch.randn(20, *LATENT), torch.randint(3, (20, 1)), guide(scale=6.0)
     dataset = LatentDataset(latents, captions, step.sampler.contexts)
     draws = Draws(DenoisingDraw(dataset, step.sampler.null_context, 1000, batch_size=4, seed=0, purpose="anchor"))
     optimiser = optimizer(network.parameters(), lr=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=12)
     average = WeightAverage(network, 0.9)
-    alignment = SubgroupAlignment(step, **{"judge": guide(scale=6.0), **(handler or {})})
+    alignment = SubgroupAlignment(step, **{"judge": judge, **(handler or {})})
     objects = {
         "network": network,
         "optimizer": optimiser,

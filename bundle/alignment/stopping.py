@@ -49,6 +49,7 @@ class StoppingRule:
         self.in_a_row = 0
 
     def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, self._end)  # a run that had stopped is started again
         engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.interval), self)
 
     def __call__(self, engine: Engine) -> None:
@@ -57,6 +58,9 @@ class StoppingRule:
         aligned = verdict(count, self.target, self.margin) == "aligned"
         self.in_a_row = self.in_a_row + 1 if aligned else 0
         logger.info("stopping check: guide's share %s, aligned %d times in a row", count.value.round(3), self.in_a_row)
+        self._end(engine)
+
+    def _end(self, engine: Engine) -> None:
         if idist.all_reduce(torch.tensor(float(self.in_a_row)), "MIN") >= self.patience:
             engine.terminate()
 

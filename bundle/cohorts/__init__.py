@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bundle.attributes import Attribute
 from bundle.cohorts import phantom
 from bundle.cohorts.record import read_datalist
 from bundle.cohorts.slices import Slices, volume_slices
+from bundle.errors import InputError
 
 
-def phantom_slices(
+def datalist_slices(
     role: str,
-    root: str | Path,
+    datalists: Mapping[str, str | Path],
     attribute: Attribute,
     modalities: Sequence[str],
     levels: Sequence[str],
     transform: Callable,
     cache_dir: str | Path,
-    subjects: int | None = None,
 ) -> Slices:
-    """Slices of one phantom cohort (``role``), whose volumes are generated when they are not there yet."""
-    datalist = phantom.generate(root, role, subjects=subjects)
-    records = read_datalist(datalist, modalities, {attribute.name: attribute.groups})
+    """Slices of volumes that datalists name, one datalist per ``role`` (see ``cohorts.record``).
+
+    Raises InputError for a role without a datalist and for whatever ``read_datalist`` finds wrong.
+    """
+    if role not in datalists:
+        raise InputError(f"datalists: no '{role}'; give its datalist, there are {', '.join(sorted(datalists))}")
+    records = read_datalist(datalists[role], [*modalities, "seg"], {attribute.name: attribute.groups})
     return volume_slices(records, modalities, levels, transform, cache_dir, label=f"slices of {role}")
+
+
+def phantom_slices(role: str, root: str | Path, **pipeline: Any) -> Slices:
+    """Slices of one phantom cohort, generated when it is not there yet; ``pipeline`` as for ``datalist_slices``.
+
+    Raises InputError for a cohort that the phantom does not have.
+    """
+    return datalist_slices(role, {role: phantom.generate(root, role)}, **pipeline)

@@ -65,14 +65,19 @@ class MlflowTracking(MLFlowHandler):
 
 
 class Progress(ProgressBar):
-    """A bar over all iterations of a run with the latest numbers; starts where a resumed run starts."""
+    """A bar over all iterations of a run with the latest numbers; starts where a resumed run starts.
 
-    def __init__(self, keys: Sequence[str]):
+    ``every``: iterations between updates, so that the log of a long run stays readable.
+    """
+
+    def __init__(self, keys: Sequence[str], every: int = 1):
         super().__init__(persist=True, desc="training")
         self.keys = tuple(keys)
+        self.every = every
 
     def attach(self, engine: Engine) -> None:
-        super().attach(engine, output_transform=self._chosen)
+        event = Events.ITERATION_COMPLETED(every=self.every)
+        super().attach(engine, output_transform=self._chosen, event_name=event)
 
     def _chosen(self, output: dict) -> dict:
         return {key: f"{value:.3f}" for key, value in numbers(output).items() if key in self.keys}

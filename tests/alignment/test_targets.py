@@ -200,11 +200,13 @@ class TestGuideSpace:
 
     def test_rates_are_counted_on_decoded_slices_of_known_groups(self):
         class Slices:
-            rows = [{"sex": sex} for sex in ["female", "female", "male", "male", "male", "male", None]]
             values = torch.tensor([0.1, 0.9, 0.8, 0.6, 0.55, 0.2, 0.9])
 
-            def __len__(self):
-                return len(self.rows)
+            def __init__(self, *sexes):
+                self.rows = [{"sex": sex, "subject": str(number)} for number, sex in enumerate(sexes)]
+
+            def subjects(self):
+                return [row["subject"] for row in self.rows]
 
             def pixels(self, index):
                 return self.values[index].view(-1, 1, 1, 1)
@@ -221,12 +223,12 @@ class TestGuideSpace:
             score = images.flatten()
             return torch.stack([torch.full_like(score, 0.5), score], 1)
 
-        rates = guide_rates(guide, Darker(), Slices(), SEX, batch_size=3)
+        slices = Slices("female", "female", "male", "male", "male", "male", None)
+        rates = guide_rates(guide, Darker(), slices, SEX, batch_size=3)
         # decoded: women -.05 and .75; men .65, .45, .40 and .05 (before decoding three of four were above .5)
-        assert rates.tolist() == [[0.5, 0.5], [0.75, 0.25]]
-        Slices.rows = [{"sex": "male"}] * 7
-        with pytest.raises(InputError, match="no subject of group 'female'"):
-            guide_rates(guide, Darker(), Slices(), SEX)
+        assert rates.matrix.tolist() == [[0.5, 0.5], [0.75, 0.25]]
+        with pytest.raises(InputError, match="female"):
+            guide_rates(guide, Darker(), Slices(*["male"] * 7), SEX)
 
 
 class TestIntegralAction:
@@ -268,24 +270,25 @@ class TestIntegralAction:
         assert (other.sum is None) is not begun
 
 
-class TestTargetProportions:
-    ROWS = [
-        {"subject": "a", "sex": "male", "grade": "HGG"},
-        {"subject": "a", "sex": "male", "grade": "HGG"},
-        {"subject": "b", "sex": "female", "grade": "HGG"},
-        {"subject": "c", "sex": "male", "grade": "LGG"},
-        {"subject": "d", "sex": None, "grade": "LGG"},
-        {"subject": "e", "sex": "male", "grade": None},
-    ]
+ROWS = [
+    {"subject": "a", "sex": "male", "grade": "HGG"},
+    {"subject": "a", "sex": "male", "grade": "HGG"},
+    {"subject": "b", "sex": "female", "grade": "HGG"},
+    {"subject": "c", "sex": "male", "grade": "LGG"},
+    {"subject": "d", "sex": None, "grade": "LGG"},
+    {"subject": "e", "sex": "male", "grade": None},
+]
 
+
+class TestTargetProportions:
     def test_by_number(self):
         assert target_proportions(SEX, {"male": 0.3}, [])["all"].tolist() == pytest.approx([0.7, 0.3])
 
     def test_by_cohort_counts_subjects(self):
-        assert target_proportions(SEX, None, self.ROWS)["all"].tolist() == pytest.approx([1 / 4, 3 / 4])
+        assert target_proportions(SEX, None, ROWS)["all"].tolist() == pytest.approx([1 / 4, 3 / 4])
 
     def test_by_cohort_within_strata(self):
-        found = target_proportions(SEX, None, self.ROWS, "grade")
+        found = target_proportions(SEX, None, ROWS, "grade")
         assert {name: value.tolist() for name, value in found.items()} == {
             "HGG": [0.5, 0.5],
             "LGG": [0.0, 1.0],

@@ -1,0 +1,104 @@
+"""The pool of reference images: made once, dealt out evenly, never mixed up with another base's."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bundle.alignment.reference import ReferencePool, reference_pool
+from bundle.generation import Draws
+from tests.toy import toy_step
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A denoiser, what the pool is made with, and a function that makes it and counts the denoiser's batches."""
+    denoiser, step = toy_step(tmp_path / "elsewhere")
+    parts = {"sampler": step.sampler, "guide": step.guide, "clip": step.clip, "draws": step.pool.draws}
+
+    def make(batch_size=7, **changes):
+        calls = []
+        hook = denoiser.register_forward_hook(lambda *_: calls.append(1))
+        pool = reference_pool(denoiser, **{**parts, **changes}, cache=tmp_path / "pool", batch_size=batch_size)
+        hook.remove()
+        return pool, len(calls) // 6  # steps of the chain
+
+    make.denoiser, make.step, make.folder = denoiser, step, tmp_path / "pool"
+    return make
+
+
+def test_it_holds_what_the_untuned_model_shows(made):
+    pool, batches = made()
+    images = made.step.sampler.decode(made.step.sampler.chain(made.denoiser, pool.draws)[-1])
+    assert batches == 4  # 24 images in batches of 7
+    assert torch.allclose(pool.features, made.step.clip.image_features(images), atol=1e-6)
+    assert torch.equal(pool.call, made.step.guide(images).argmax(1))
+    assert not pool.features.requires_grad
+
+
+def test_it_is_made_once(made):
+    first, _ = made()
+    again, batches = made()
+    assert batches == 0
+    assert torch.equal(first.features, again.features)
+
+
+def test_it_goes_on_where_it_was_stopped(made, monkeypatch):
+    whole, _ = made()
+    for path in made.folder.iterdir():
+        path.unlink()
+
+    look, twice = made.step.clip.image_features, iter([True, True])
+
+    def stopped(images):
+        if not next(twice, False):
+            raise KeyboardInterrupt
+        return look(images)
+
+    monkeypatch.setattr(made.step.clip, "image_features", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        made()
+    monkeypatch.undo()
+    resumed, batches = made(batch_size=5)  # 14 of 24 were kept; another batch size does no harm
+    assert batches == 2
+    assert torch.allclose(resumed.features, whole.features, atol=1e-6)
+    assert torch.equal(resumed.call, whole.call)
+
+
+@pytest.mark.parametrize("change", ["weights", "guidance", "noise", "prompts", "prediction"])
+def test_what_changes_the_images_makes_another_pool(made, change):
+    made()
+    sampler, draws = made.step.sampler, made.step.pool.draws
+    changes = {}
+    if change == "weights":
+        with torch.no_grad():
+            made.denoiser.leave.bias += 0.1
+    elif change == "guidance":
+        changes["sampler"] = replace(sampler, guidance=3.0)
+    elif change == "prediction":
+        changes["sampler"] = replace(sampler, schedule=replace(sampler.schedule, prediction="epsilon"))
+    elif change == "noise":
+        changes["draws"] = Draws(draws.prompt, draws.noise + 0.1)
+    else:
+        changes["draws"] = Draws(2 - draws.prompt, draws.noise)
+    _, batches = made(**changes)
+    assert batches == 4
+    assert len(list(made.folder.iterdir())) == 2
+
+
+class TestDealing:
+    POOL = ReferencePool(Draws(torch.zeros(12), torch.zeros(12)), torch.zeros(12), torch.zeros(12))
+
+    def test_every_image_once_before_any_twice(self):
+        dealt = torch.cat([self.POOL.indices(0, iteration, 5) for iteration in range(12)])  # 60 = 5 rounds of 12
+        for part in dealt.split(12):
+            assert sorted(part.tolist()) == list(range(12))
+        assert not torch.equal(dealt[:12], dealt[12:24])
+
+    def test_a_function_of_seed_and_iteration(self):
+        assert torch.equal(self.POOL.indices(3, 7, 5), self.POOL.indices(3, 7, 5))
+        assert not torch.equal(self.POOL.indices(3, 7, 5), self.POOL.indices(4, 7, 5))
+
+    def test_a_batch_larger_than_the_pool(self):
+        times = self.POOL.indices(0, 0, 30).bincount(minlength=12)  # 30 = two rounds of 12 and half of one
+        assert sorted(times.tolist()) == [2] * 6 + [3] * 6
