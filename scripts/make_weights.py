@@ -3,6 +3,7 @@
     python -m scripts.make_weights             # resumable: a stage that is complete is not run again
     python -m scripts.make_weights --check     # exit code 1 when a figure is not reproduced
     python -m scripts.make_weights --fresh     # forget what earlier calls did
+    python -m scripts.make_weights --page      # write models/README.md again, and nothing else
 
 The figures are compared with the ``manifest.json`` that lay in ``models/`` when the first stage was begun. Any entry of
 the training configs can be set for all stages (``--cache_dir /data/cache``), and ``--overlay configs/cohort_mine.yaml
@@ -83,6 +84,7 @@ def main(
     work_dir: str = "outputs/weights",
     check: bool = False,
     fresh: bool = False,
+    page: bool = False,
     overlay: str | None = None,
     **options: Any,
 ) -> None:
@@ -93,10 +95,14 @@ def main(
         work_dir: checkpoints and marks of finished stages.
         check: exit with 1 when a figure is not reproduced.
         fresh: run every stage again.
+        page: only write the page of ``models_dir``.
         overlay: a config that is laid over those of the stages.
         options: entries of the configs, set for every stage.
     """
     models, work = Path(models_dir), Path(work_dir)
+    if page:
+        write_page(models)
+        return
     if fresh:
         shutil.rmtree(work, ignore_errors=True)
     if models_dir != "models":
@@ -104,7 +110,7 @@ def main(
         for folder in ("clip", "clip_neutral"):  # the architectures
             shutil.copytree(f"models/{folder}", models / folder, dirs_exist_ok=True, ignore=_weights)
     committed, manifest = run_chain(models, work, overlay, options)
-    write_whole(models / "README.md", readme(manifest).encode())
+    write_page(models)
     rows = compare(committed, manifest)
     print("\n" + markdown(("file", "figure", "committed", "now", "tolerance", ""), rows))
     if check and any(row[-1] == "FAIL" for row in rows):
@@ -182,6 +188,10 @@ def tolerance(figure: str) -> float:
         if figure.startswith(beginning):
             return value
     raise KeyError(f"figure '{figure}' has no tolerance; enter it in TOLERANCES")
+
+
+def write_page(models: Path) -> None:
+    write_whole(models / "README.md", readme(read_json(models / "manifest.json")).encode())
 
 
 def readme(manifest: Mapping[str, dict]) -> str:

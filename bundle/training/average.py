@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from torch import nn
@@ -77,7 +78,7 @@ class Snapshots:
         return self.before + time.monotonic() - self.started
 
     def __call__(self, engine: Engine) -> None:
-        if engine.state.iteration in self.iterations:
+        if engine.state.iteration in self.iterations and idist.get_rank() == 0:
             save_weights(self.average.network, self.folder / f"iteration_{engine.state.iteration:04d}.pt")
             self.seconds[str(engine.state.iteration)] = round(self.elapsed(), 1)
             write_whole(self.folder / "index.json", json.dumps(self.seconds).encode())

@@ -28,7 +28,8 @@ class Checkpoint:
         draws: told where to go on.
         settings: what the run was started with; a checkpoint made with other settings is refused.
 
-    Put it last in the list of handlers: what acts on the end of an iteration must have acted before it saves.
+    Put it last in the list of handlers: what acts on the end of an iteration must have acted before it saves. Raises
+    InputError when it is attached and finds a checkpoint of other settings.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Checkpoint:
         self.settings = {key: str(value) for key, value in settings.items()}
 
     def attach(self, engine: Engine) -> None:
+        self._read()
         engine.add_event_handler(Events.STARTED, self.load)
         engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.interval), self.save)
         engine.add_event_handler(Events.COMPLETED, self.save)
@@ -55,10 +57,9 @@ class Checkpoint:
         extra = {"engine": engine_state, "settings": self.settings, "scaler": scaler.state_dict() if scaler else {}}
         write_tensors({"objects": state, **extra}, self.path)
 
-    def load(self, engine: Engine) -> None:
-        """Raises InputError for a checkpoint of other settings."""
+    def _read(self) -> dict | None:
         if not self.path.is_file():
-            return
+            return None
         saved = torch.load(self.path, map_location="cpu", weights_only=True)
         changed = sorted(k for k in self.settings if saved["settings"].get(k) != self.settings[k])
         if changed:
@@ -66,6 +67,12 @@ class Checkpoint:
                 f"{self.path}: made with {changed[0]} = {saved['settings'].get(changed[0])}, now "
                 f"{self.settings[changed[0]]}; give another --output_dir or delete that folder"
             )
+        return saved
+
+    def load(self, engine: Engine) -> None:
+        saved = self._read()
+        if saved is None:
+            return
         for name, item in self.objects.items():
             item.load_state_dict(saved["objects"][name])
         if saved["scaler"] and engine.scaler is not None:

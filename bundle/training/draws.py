@@ -113,12 +113,21 @@ class ImageDataset(Dataset):
 class ImageDraw:
     """Images and labels of one iteration; half of them, where there are any, as the autoencoder shows them.
 
-    ``jitter`` is the largest relative change of contrast, so that a classifier does not lean on it; ``flip`` mirrors
-    half of the images left to right.
+    ``jitter`` is the largest relative change of contrast and ``shift`` the largest displacement in pixels, so that a
+    classifier leans on neither; ``flip`` mirrors half of the images left to right.
     """
 
-    def __init__(self, dataset: ImageDataset, batch_size: int, seed: int, jitter: float = 0.0, flip: bool = False):
-        self.dataset, self.batch_size, self.seed, self.jitter, self.flip = dataset, batch_size, seed, jitter, flip
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        batch_size: int,
+        seed: int,
+        jitter: float = 0.0,
+        flip: bool = False,
+        shift: int = 0,
+    ):
+        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self.jitter, self.flip, self.shift = jitter, flip, shift
 
     def __call__(self, iteration: int) -> dict:
         stream = generator(self.seed, "images", iteration)
@@ -126,12 +135,16 @@ class ImageDraw:
         decoded = torch.rand(self.batch_size, generator=stream) < 0.5
         gain = 1 + self.jitter * (2 * torch.rand(self.batch_size, 1, 1, 1, generator=stream) - 1)
         mirrored = torch.rand(self.batch_size, generator=stream) < 0.5 * self.flip
-        index, decoded, gain, mirrored = map(local_part, (index, decoded, gain, mirrored))
+        shifts = torch.randint(-self.shift, self.shift + 1, (self.batch_size, 2), generator=stream)
+        index, decoded, gain, mirrored, shifts = map(local_part, (index, decoded, gain, mirrored, shifts))
         item = self.dataset[index]
         if self.dataset.decoded is not None:
             item["image"][decoded] = self.dataset.decoded[index[decoded]].float() / 255
         item["image"] = (item["image"] * gain).clamp(0, 1)
         item["image"][mirrored] = item["image"][mirrored].flip(-1)
+        if self.shift:
+            moved = [image.roll(by, (-2, -1)) for image, by in zip(item["image"], shifts.tolist(), strict=True)]
+            item["image"] = torch.stack(moved)
         return item
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import ignite.distributed as idist
 import mlflow
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
@@ -30,7 +31,8 @@ class MlflowTracking(MLFlowHandler):
     """One MLflow run per job: unique name, parameters, the numbers of every iteration, artifacts, final status.
 
     MONAI's handler would go on with any unfinished run of the same name; here the run's id stands in ``output_dir``,
-    so that exactly this job's run is continued. See ``MLFlowHandler`` for the other arguments.
+    so that exactly this job's run is continued. The first process alone tracks. See ``MLFlowHandler`` for the other
+    arguments.
     """
 
     def __init__(self, output_dir: str, job: str, seed: int, every: int = 1, **kwargs):
@@ -46,6 +48,8 @@ class MlflowTracking(MLFlowHandler):
         self.id_file = Path(output_dir) / "mlflow_run.txt"
 
     def attach(self, engine: Engine) -> None:
+        if idist.get_rank() != 0:
+            return
         super().attach(engine)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.failed)
 
@@ -76,8 +80,9 @@ class Progress(ProgressBar):
         self.every = every
 
     def attach(self, engine: Engine) -> None:
-        event = Events.ITERATION_COMPLETED(every=self.every)
-        super().attach(engine, output_transform=self._chosen, event_name=event)
+        if idist.get_rank() == 0:
+            event = Events.ITERATION_COMPLETED(every=self.every)
+            super().attach(engine, output_transform=self._chosen, event_name=event)
 
     def _chosen(self, output: dict) -> dict:
         return {key: f"{value:.3f}" for key, value in numbers(output).items() if key in self.keys}

@@ -65,7 +65,7 @@ def test_terms_reach_the_output(folder):
 def test_two_seeded_iterations_are_pinned(folder):
     """Numbers of this code; a change that moves them changes what every run does."""
     job = toy_job(folder, epoch_length=2).run()
-    assert job.totals == pytest.approx([0.0, 0.0], rel=1e-4)
+    assert job.totals == pytest.approx([0.908472, 0.845857], rel=1e-4)
 
 
 def test_the_gradient_is_the_clipped_alignments_plus_the_weighted_anchors(folder):
@@ -270,13 +270,10 @@ class TestRestart:
         assert torch.allclose(again.weights(), whole.weights())
 
     def test_a_checkpoint_of_other_settings_is_refused(self, folder):
+        """When the trainer is built, before any handler starts: the run it belongs to keeps its record."""
         toy_job(folder, settings={"seed": 0, "target": {"male": 0.3}}).run()
-        other = toy_job(folder, settings={"seed": 0, "target": None})
-        start = other.weights()
         with pytest.raises(InputError, match="made with target = {'male': 0.3}, now None; give another --output_dir"):
-            other.run()
-        assert other.history == []
-        assert torch.equal(other.weights(), start)
+            toy_job(folder, settings={"seed": 0, "target": None})
 
     def test_skipped_steps_and_watched_images_are_counted_on(self, folder):
         job = toy_job(folder).run()

@@ -235,7 +235,7 @@ def test_a_generator_of_two_modes_reaches_the_target(tmp_path, loss):
         targets={"all": torch.tensor([0.5, 0.5])},
         strata=["all"],
         rates=torch.eye(2),
-        integral=IntegralAction(gain=0.0),
+        integral=IntegralAction(gain=0.1),
         seed=0,
         batch_size=64,
         loss=loss,

@@ -122,11 +122,8 @@ def test_a_kill_while_it_is_written_leaves_the_one_before(tmp_path):
 )
 def test_other_settings_are_refused(tmp_path, settings, message):
     Run(tmp_path, settings={"seed": 0, "rate": 0.1}).run()
-    other = Run(tmp_path, settings=settings)
     with pytest.raises(InputError, match=message):
-        other.run()
-    assert other.seen == []
-    assert other.counter.value == 0
+        Run(tmp_path, settings=settings)
 
 
 def test_settings_are_compared_as_text(tmp_path):
