@@ -1,6 +1,7 @@
 """One iteration without a trainer: its gradient against autograd through everything, and what it draws."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -97,6 +98,22 @@ def test_scale_multiplies_the_gradient_once(tmp_path):
         plain, scaled = (once(denoiser, step, scale=scale, gradient=mode) for scale in (1.0, 65536.0))
         assert torch.allclose(65536 * flat(plain.gradients), flat(scaled.gradients), rtol=1e-5)
         assert scaled.losses == plain.losses
+
+
+@pytest.mark.parametrize("mode", ["adjusted", "exact"])
+def test_autocast_of_every_pass(tmp_path, mode):
+    """bfloat16 inside the networks; states, gradients and losses stay fp32 and close to those without."""
+    denoiser, step = toy_step(tmp_path, gradient=mode)
+    half = partial(torch.autocast, "cpu", dtype=torch.bfloat16)
+    seen = []
+    denoiser.leave.register_forward_hook(lambda _, inputs, output: seen.append(output.dtype))
+    plain, rounded = once(denoiser, step), once(denoiser, step, autocast=half)
+    assert set(seen[: len(seen) // 2]) == {torch.float32}
+    assert set(seen[len(seen) // 2 :]) == {torch.bfloat16}
+    assert {gradient.dtype for gradient in rounded.gradients} == {torch.float32}
+    assert rounded.images.dtype == torch.float32
+    assert torch.cosine_similarity(flat(plain.gradients), flat(rounded.gradients), dim=0) > 0.98
+    assert rounded.losses["alignment"] == pytest.approx(plain.losses["alignment"], rel=0.1)
 
 
 def test_the_iteration_alone_decides_what_is_drawn(tmp_path):

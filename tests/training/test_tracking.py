@@ -67,6 +67,12 @@ def test_a_run_its_failure_and_its_continuation(tmp_path, database):
     assert again.data.params["epoch_length"] == "4"
 
 
+def test_the_first_process_alone_tracks(tmp_path, database, monkeypatch):
+    monkeypatch.setattr("ignite.distributed.get_rank", lambda: 1)
+    run(tmp_path, database, 2)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_bar_shows_the_keys_asked_for(capsys):
     engine = Engine(lambda engine, _: {"total": float(engine.state.iteration), "anchor": 7.0})
     Progress(["total"]).attach(engine)
