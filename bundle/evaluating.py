@@ -36,7 +36,8 @@ PACKAGES = ("torch", "monai", "open_clip_torch", "pytorch-ignite", "mlflow", "nu
 
 @dataclass(frozen=True)
 class Truth:
-    """Readers that are no classifiers: ``trait`` (N, 1, H, W) -> (N,), larger in the second group; ``lesion`` -> bool."""
+    """Readers that are no classifiers, of images (N, 1, H, W): ``trait`` (N,), larger in the second group, and
+    ``lesion`` (N,) bool."""
 
     trait: Callable[[np.ndarray], np.ndarray]
     lesion: Callable[[np.ndarray], np.ndarray]
@@ -95,7 +96,8 @@ class Evaluation:
         require_disjoint(**self.trained_on, validation=self.validation.subjects())
         draws = draw(self.seed, "evaluation", self.num_images, self.prompt_shares, self.latent_shape)
         rates, card, lesion_rates, trait_rates = self._measure_judges()
-        images = {name: self._generate(net, draws, name) for name, net in (("before", self.base), ("after", self.tuned))}
+        denoisers = {"before": self.base, "after": self.tuned}
+        images = {name: self._generate(denoiser, draws, name) for name, denoiser in denoisers.items()}
         features = {name: self._features(made) for name, made in images.items()}
         real_features, subjects = self._features(self.real.pixels()), self.real.subjects()
         sides = {}
@@ -111,7 +113,7 @@ class Evaluation:
                 kid={space: kid(real_features[space], f, subjects) for space, f in features[name].items()},
                 clip_similarity=cosine_similarity(*(f[self.similarity_space] for f in features.values())),
                 faithfulness=self._faithfulness(made, draws, probabilities, lesion_rates),
-                guidance=self._guidance(self.base if name == "before" else self.tuned, draws, rates, name),
+                guidance=self._guidance(denoisers[name], draws, rates, name),
             )
         change = {
             space: kid_change(real_features[space], features["before"][space], features["after"][space], subjects)

@@ -25,7 +25,7 @@ def job(root, small_cohort, tmp_path):
         shared = {"cache_dir": small_cohort.parent / "cache", "tracking_uri": f"sqlite:///{tmp_path}/mlflow.db"}
         words = [word for name, value in {**shared, **options}.items() for word in (f"--{name}", str(value))]
         command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", str(configs), *words]
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=1200)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 
@@ -66,12 +66,12 @@ def test_the_whole_chain_from_nothing_and_a_second_time(root, job, small_cohort,
     command = [sys.executable, "-m", "scripts.make_weights", f"--models_dir={models}", f"--work_dir={tmp_path}/work"]
     command += [f"--overlay={small_cohort}", "--iterations=2", "--batch_size=4"]
     command += [f"--cache_dir={small_cohort.parent}/cache", f"--tracking_uri=sqlite:///{tmp_path}/mlflow.db"]
-    first = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=900)
+    first = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=1800)
     assert first.returncode == 0, first.stderr[-3000:]
     made = {path.name for path in models.iterdir()}
     assert made == {*WEIGHTS, "clip", "clip_neutral", "manifest.json", "README.md"}
     manifest = (models / "manifest.json").read_text()
-    second = subprocess.run([*command, "--check"], cwd=root, capture_output=True, text=True, timeout=100)
+    second = subprocess.run([*command, "--check"], cwd=root, capture_output=True, text=True, timeout=300)
     assert second.returncode == 0, second.stderr[-3000:]
     assert second.stdout.count("complete") == 6
     assert (models / "manifest.json").read_text() == manifest

@@ -24,12 +24,15 @@ def datalist_slices(
 ) -> Slices:
     """Slices of volumes that datalists name, one datalist per ``role`` (see ``cohorts.record``).
 
-    Raises InputError for a role without a datalist and for whatever ``read_datalist`` finds wrong.
+    All datalists that are there are checked first, so that a fault of a later role is found before any compute. Raises
+    InputError for a role without a datalist and for whatever ``read_datalist`` finds wrong.
     """
     if role not in datalists:
         raise InputError(f"datalists: no '{role}'; give its datalist, there are {', '.join(sorted(datalists))}")
-    records = read_datalist(datalists[role], [*modalities, "seg"], {attribute.name: attribute.groups})
-    return volume_slices(records, modalities, levels, transform, cache_dir, label=f"slices of {role}")
+    columns, groups = [*modalities, "seg"], {attribute.name: attribute.groups}
+    wanted = {name: path for name, path in datalists.items() if name == role or Path(path).is_file()}
+    records = {name: read_datalist(path, columns, groups) for name, path in wanted.items()}
+    return volume_slices(records[role], modalities, levels, transform, cache_dir, label=f"slices of {role}")
 
 
 def phantom_slices(role: str, root: str | Path, **pipeline: Any) -> Slices:

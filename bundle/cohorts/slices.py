@@ -80,7 +80,8 @@ def volume_slices(
         for number, record in enumerate(records)
         for modality in modalities
     ]
-    loader = DataLoader(Dataset(items, _Quantised(transform)), batch_size=None, num_workers=len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0))
+    loader = DataLoader(Dataset(items, _Quantised(transform)), batch_size=None, num_workers=cores)
     images, rows = [], []
     for item in tqdm(loader, desc=label, unit="volume", leave=False):
         record = {key: value for key, value in records[item["number"]].items() if not _is_path(key, value)}
@@ -152,7 +153,10 @@ def with_proportions(
     The subjects are the last ones of each group, which a job that takes the first ones has not seen.
     """
     groups = attribute.indices(slices.rows)
-    shares = attribute.observed_proportions(slices.rows, "cohort") if written is None else attribute.proportions(written, "target")
+    if written is None:
+        shares = attribute.observed_proportions(slices.rows, "cohort")
+    else:
+        shares = attribute.proportions(written, "target")
     per_subject = len(slices) / len(set(slices.subjects()))
     kept: set[str] = set()
     for group, share in enumerate(shares):

@@ -19,7 +19,6 @@ from numpy.typing import ArrayLike
 
 from bundle.evaluation.estimate import Estimate
 from bundle.evaluation.faithfulness import LesionShare
-from bundle.files import write_whole
 from bundle.evaluation.prevalence import (
     AdjustedCount,
     JudgeRates,
@@ -32,6 +31,7 @@ from bundle.evaluation.prevalence import (
     verdict,
 )
 from bundle.evaluation.quality import agreement, ambiguity
+from bundle.files import write_whole
 
 Entry = dict[str, Any]
 

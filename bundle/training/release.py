@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from safetensors.torch import save
 from sklearn.metrics import roc_auc_score
@@ -59,7 +58,8 @@ def release_autoencoder(
     inside = shown.images > 0
     saved = save_weights(autoencoder, path)
     mse = error.square().flatten(1).mean(1)
-    record_release(saved, command, {"l1_inside_head": float(error[inside].mean()), "psnr_db": float((-10 * mse.log10()).mean())})
+    figures = {"l1_inside_head": float(error[inside].mean()), "psnr_db": float((-10 * mse.log10()).mean())}
+    record_release(saved, command, figures)
 
 
 def release_classifier(
@@ -75,7 +75,8 @@ def release_classifier(
     known = labels >= 0
     decoded = reconstructions(autoencoder, held_out)[known].float() / 255
     plain, labels = held_out.pixels()[known], labels[known]
-    half = np.array([int(hashlib.sha256(s.encode()).hexdigest(), 16) % 2 for s in held_out.subjects()])[known.numpy()] == 0
+    halves = [int(hashlib.sha256(subject.encode()).hexdigest(), 16) % 2 for subject in held_out.subjects()]
+    half = torch.tensor(halves)[known] == 0
     probabilities = classifier.predict(decoded)
     classifier.calibrate(probabilities[half].clamp_min(1e-12).log(), labels[half])
     saved = save_weights(classifier, path)
