@@ -28,6 +28,7 @@ from bundle.evaluation.table import table
 from bundle.files import write_tensors, write_whole
 from bundle.generation import Draws, Sampler, draw
 from bundle.networks.classifier import AttributeClassifier
+from bundle.networks.cross_fitted import CrossFittedJudge
 from bundle.networks.latent import LatentAutoencoder
 from bundle.weights import digest, load_weights
 
@@ -54,7 +55,8 @@ class Evaluation:
         validation: slices of subjects that neither guide nor judge was trained on, of known group; they go through the
             autoencoder, and the judge's and the readers' errors are measured on them.
         real: slices of the target cohort for KID, ambiguity and agreement.
-        trained_on: role -> subjects that served guide and judge; an overlap with each other or validation is refused.
+        trained_on: of the ``guide`` the subjects that it was trained on, of the ``judge`` those of each of its members;
+            a member that would judge somebody whom it or the guide was trained on is refused.
         spaces: name -> image features for KID; ``similarity_space`` names the one for similarity to the reference.
         num_others: images at each other guidance scale; ``num_snapshot_images`` of each snapshot.
         images_dir: where generated images are kept, named by what they depend on, so that evaluations can share them;
@@ -66,7 +68,7 @@ class Evaluation:
     base: nn.Module
     tuned: nn.Module
     guide: AttributeClassifier
-    judge: AttributeClassifier
+    judge: AttributeClassifier | CrossFittedJudge
     autoencoder: LatentAutoencoder
     attribute: Attribute
     target: Tensor
@@ -75,7 +77,7 @@ class Evaluation:
     prompt_lesion: Sequence[bool]
     validation: Slices
     real: Slices
-    trained_on: Mapping[str, Sequence[str]]
+    trained_on: Mapping[str, Sequence]
     spaces: Mapping[str, Callable[[Tensor], Tensor]]
     output_dir: str
     seed: int
@@ -93,7 +95,7 @@ class Evaluation:
     def run(self) -> dict:
         """Measure, write ``report.json`` and ``samples.png`` to ``output_dir``, print the table, return the report."""
         started = time.monotonic()
-        require_disjoint(**self.trained_on, validation=self.validation.subjects())
+        require_unseen(self.trained_on, self.judge, self.validation.subjects())
         draws = draw(self.seed, "evaluation", self.num_images, self.prompt_shares, self.latent_shape)
         rates, card, lesion_rates, trait_rates = self._measure_judges()
         denoisers = {"before": self.base, "after": self.tuned}
@@ -146,7 +148,7 @@ class Evaluation:
         decoded = self._decoded(Slices(self.validation.images[known], [self.validation.rows[i] for i in known]))
         truth, subjects = truth[known], np.asarray(self.validation.subjects())[known]
         groups = self.attribute.groups
-        probabilities = self.judge.predict(decoded).numpy()
+        probabilities = self.judge.predict(decoded, subjects).numpy()
         calls = probabilities.argmax(1)
         rates = judge_rates(calls, truth, subjects, groups)
         auc = float(roc_auc_score(truth, probabilities[:, 1])) if len(groups) == 2 else None
@@ -208,7 +210,7 @@ class Evaluation:
     def _real(self, features: Mapping[str, np.ndarray]) -> dict:
         """The same figures of real slices through the autoencoder; KID between two halves of their subjects."""
         decoded, subjects = self._decoded(self.real), np.asarray(self.real.subjects())
-        judged, guided = self.judge.predict(decoded), self.guide.predict(decoded)
+        judged, guided = self.judge.predict(decoded, subjects), self.guide.predict(decoded)
         half = np.isin(subjects, np.unique(subjects)[::2])
         between = {s: kid(f[half], f[~half], subjects[half], subjects[~half]) for s, f in features.items()}
         return {
@@ -238,8 +240,9 @@ class Evaluation:
 
     def _write(self, made: dict, images: Mapping[str, Tensor], draws: Draws) -> None:
         folder = Path(self.output_dir)
-        shown = _changed_first(*(self.judge.predict(images[name][:96]) for name in ("before", "after")))[:16]
-        p = {name: self.judge.predict(images[name][shown])[:, -1].numpy() for name in images}
+        judged = {name: self.judge.predict(images[name][:96]) for name in images}
+        shown = _changed_first(judged["before"], judged["after"])[:16]
+        p = {name: judged[name][shown, -1].numpy() for name in images}
         prompts = [self.prompts[i] for i in draws.prompt[shown].tolist()]
         grid = (images["before"][shown].numpy(), images["after"][shown].numpy(), prompts, p["before"], p["after"])
         picture = sample_grid(*grid, folder / "samples.png", group=self.attribute.groups[-1])
@@ -247,6 +250,18 @@ class Evaluation:
         write_whole(folder / "report.txt", (text + "\n").encode())
         path = report.write_json(made, folder / "report.json")
         print(f"\n{text}\n\n{path}\n{picture}")
+
+
+def require_unseen(
+    trained_on: Mapping[str, Sequence], judge: AttributeClassifier | CrossFittedJudge, validation: Sequence[str]
+) -> None:
+    """Raise InputError when guide, a member of the judge, and the validation subjects that it judges share somebody.
+
+    A plain judge is one member that judges all. The members of a cross-fitted one were trained on validation subjects,
+    but none on those that it judges.
+    """
+    for seen, judged in zip(trained_on["judge"], judge.divide(validation), strict=True):
+        require_disjoint(guide=trained_on["guide"], judge=seen, validation=judged)
 
 
 def _changed_first(before: Tensor, after: Tensor) -> Tensor:

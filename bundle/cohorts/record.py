@@ -93,10 +93,34 @@ def split_by_subject(
     parts: dict[str, list[Record]] = {name: [] for name in fractions}
     names = list(parts)
     for record in records:
-        digest = hashlib.sha256(f"{seed}:{record['subject']}".encode()).digest()
-        position = int.from_bytes(digest[:8], "big") / 2**64 * bounds[-1]
+        position = _position(record["subject"], seed) * bounds[-1]
         parts[names[sum(position >= bound for bound in bounds[:-1])]].append(record)
     return parts
+
+
+def deal_subjects(
+    records: Iterable[Record], number: int, columns: Sequence[str] = (), seed: int = 0
+) -> list[list[str]]:
+    """Deal subjects out to ``number`` parts of equal size, to one subject; returns the ids of each part.
+
+    Every value of the first column, and every combination of values of all columns, is spread as evenly, which counts
+    where subjects are few. Here a subject may move when others join the cohort.
+    """
+    subjects: dict[str, Record] = {}
+    for record in records:
+        subjects.setdefault(record["subject"], record)
+
+    def order(subject: str) -> tuple:
+        return (*(str(subjects[subject].get(column)) for column in columns), _position(subject, seed))
+
+    dealt = sorted(subjects, key=order)
+    return [dealt[part::number] for part in range(number)]
+
+
+def _position(subject: str, seed: int) -> float:
+    """A number in [0, 1) that depends on the subject's id and the seed alone."""
+    digest = hashlib.sha256(f"{seed}:{subject}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def require_disjoint(**roles: Iterable[str]) -> None:

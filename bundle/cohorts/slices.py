@@ -1,13 +1,14 @@
-"""Slices of a cohort's volumes, through the transforms of the config, kept on disk after the first time."""
+"""Slices of a cohort's images, through the transforms of the config, kept on disk after the first time."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from monai.data import Dataset
 from monai.data.utils import pickle_hashing
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from bundle.attributes import Attribute
 from bundle.cohorts.record import Record
+from bundle.errors import InputError
 from bundle.files import write_tensors
 
 MIN_LESION_PIXELS = 12
@@ -51,6 +53,16 @@ class Slices:
         """Every ``step``-th slice."""
         return Slices(self.images[::step], self.rows[::step])
 
+    def of(self, subjects: Iterable[str]) -> Slices:
+        """The slices of these subjects."""
+        chosen = set(subjects)
+        return self.where(lambda row: row["subject"] in chosen)
+
+    def without(self, subjects: Iterable[str]) -> Slices:
+        """The slices of all other subjects."""
+        chosen = set(subjects)
+        return self.where(lambda row: row["subject"] not in chosen)
+
     def subjects(self) -> list[str]:
         return [row["subject"] for row in self.rows]
 
@@ -65,32 +77,48 @@ def volume_slices(
 ) -> Slices:
     """Slices of every record and modality, in that order.
 
-    ``transform`` turns {"image", "seg", ...} into "image" and "seg" of shape (levels, H, W), image in [0, 1];
-    ``levels`` names them. All cores work, a bar shows progress, and the result is kept in one file of ``cache_dir``,
-    named by MONAI's hash of records and transform.
+    ``transform`` turns {"image", "seg"} into "image" and "seg" of shape (levels, H, W), image in [0, 1]; ``levels``
+    names them.
+    """
+    files, rows = [], []
+    for record in records:
+        facts = {key: value for key, value in record.items() if not _is_path(key, value)}
+        for modality in modalities:
+            files.append({"image": record[modality], "seg": record["seg"]})
+            rows.append([{**facts, "modality": modality, "level": level} for level in levels])
+    return file_slices(files, rows, transform, cache_dir, label)
+
+
+def file_slices(
+    files: Sequence[Mapping[str, str]],
+    rows: Sequence[Sequence[dict]],
+    transform: Callable,
+    cache_dir: str | Path,
+    label: str = "slices",
+) -> Slices:
+    """The slices that ``transform`` makes of each image and its segmentation, {"image", "seg"}, in that order.
+
+    ``rows`` holds for every file what is known of each of its slices. All cores work, a bar shows progress, and the
+    result is kept in one file of ``cache_dir``, named by MONAI's hash of all that it depends on.
     """
     if isinstance(transform, Randomizable):
         transform.set_random_state(0)  # a Compose carries a generator, whose state would make the key follow the seed
-    key = pickle_hashing([list(records), list(modalities), list(levels), transform]).decode()
+    key = pickle_hashing([list(files), list(rows), transform]).decode()
     path = Path(cache_dir) / f"slices_{key}.pt"
     if path.is_file():
         return Slices(**torch.load(path, weights_only=True))
-    items = [
-        {"image": record[modality], "seg": record["seg"], "modality": modality, "number": number}
-        for number, record in enumerate(records)
-        for modality in modalities
-    ]
     cores = len(os.sched_getaffinity(0))
-    loader = DataLoader(Dataset(items, _Quantised(transform)), batch_size=None, num_workers=cores)
-    images, rows = [], []
-    for item in tqdm(loader, desc=label, unit="volume", leave=False):
-        record = {key: value for key, value in records[item["number"]].items() if not _is_path(key, value)}
-        for level, image, pixels, side in zip(levels, item["image"], item["pixels"], item["side"], strict=True):
-            images.append(image)
-            lesion = int(pixels) >= MIN_LESION_PIXELS
-            facts = {"modality": item["modality"], "level": level, "lesion": lesion, "lesion_pixels": int(pixels)}
-            rows.append({**record, **facts, "side": ("left" if side > 0 else "right") if lesion else None})
-    made = {"images": torch.stack(images)[:, None], "rows": rows}
+    loader = DataLoader(Dataset(files, _Quantised(transform)), batch_size=None, num_workers=cores)
+    images, described = [], []
+    for known, item in zip(rows, tqdm(loader, desc=label, unit="file", leave=False), strict=True):
+        images.append(item["image"])
+        for row, pixels, side in zip(known, item["pixels"].tolist(), item["side"].tolist(), strict=True):
+            lesion = pixels >= MIN_LESION_PIXELS
+            found = {"lesion": lesion, "lesion_pixels": pixels, "side": None}
+            if lesion:
+                found["side"] = "left" if side > 0 else "right"
+            described.append({**row, **found})
+    made = {"images": torch.cat(images)[:, None], "rows": described}
     write_tensors(made, path)
     return Slices(**made)
 
@@ -112,8 +140,6 @@ class _Quantised:
             "image": (image.clamp(0, 1) * 255).round().to(torch.uint8),
             "pixels": lesion.sum((-2, -1)),
             "side": _centroid(lesion, columns) - head,
-            "modality": item["modality"],
-            "number": item["number"],
         }
 
 
@@ -164,3 +190,20 @@ def with_proportions(
         wanted = round(number / per_subject * share)
         kept.update(subjects[-wanted:] if wanted else [])
     return slices.where(lambda row: row["subject"] in kept)
+
+
+def oversampled(slices: Slices, attribute: Attribute, written: Mapping[str, float]) -> Slices:
+    """Slices repeated so that the groups have the written shares of those whose group is known.
+
+    No group loses a slice, and within a group all are repeated equally often, give or take once.
+    """
+    groups = attribute.indices(slices.rows)
+    members = [np.flatnonzero(groups == group) for group in range(len(attribute.groups))]
+    shares = attribute.proportions(written, "source")
+    for name, found, share in zip(attribute.groups, members, shares, strict=True):
+        if share > 0 and not len(found):
+            raise InputError(f"source: no slice of group '{name}' to repeat; ask for none of it or add some")
+    total = max(len(found) / share for found, share in zip(members, shares, strict=True) if share > 0)
+    repeated = [np.resize(found, round(total * share)) for found, share in zip(members, shares, strict=True)]
+    index = np.sort(np.concatenate([np.flatnonzero(groups < 0), *repeated]))
+    return Slices(slices.images[torch.from_numpy(index)], [slices.rows[i] for i in index])

@@ -7,7 +7,7 @@ slice numbers grow from the skull base upwards. Their channels are pre-contrast,
 
 import csv
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from bundle.attributes import Attribute
+from bundle.cohorts.record import Record, deal_subjects
+from bundle.cohorts.slices import Slices, file_slices, oversampled
 from bundle.errors import InputError
 
 # Codes of data.csv; an empty cell is unknown. Other data sets number the sexes the other way round.
@@ -24,6 +27,8 @@ CODES: dict[str, tuple[str, dict[int, str]]] = {
     "side": ("laterality", {1: "left", 2: "midline", 3: "right"}),
 }
 AGE = "age_at_initial_pathologic"
+
+ROLES = ("source", "target", "guide", "judge", "validation", "everyone")
 
 _SLICE = re.compile(r"_(\d+)\.tif")
 
@@ -54,6 +59,49 @@ def read(root: str | Path) -> list[dict[str, Any]]:
     if not records:
         raise InputError(f"{root}: no slices in <patient>_<date> folders; unpack the whole archive there")
     return records
+
+
+def tcga_slices(
+    role: str,
+    records: Sequence[Record],
+    attribute: Attribute,
+    levels: Sequence[str],
+    transform: Callable,
+    cache_dir: str | Path,
+    source: Mapping[str, float],
+) -> Slices:
+    """Slices of one role (``ROLES``) that the patients of this small cohort can play.
+
+    Half of them, evenly by group and site, measure: ``judge`` and ``validation`` are the same people, so the judge must
+    be cross-fitted. The others make the images: ``source`` (slices repeated until the groups have the shares of that
+    argument), ``target`` (as they are) and ``guide``; a patient of unknown group serves source and target alone.
+    ``everyone`` is both halves, for cross-validation.
+
+    Args:
+        records: from :func:`read`.
+        levels: names of equal parts of the range of slices, from the skull base upwards.
+        transform: {"image", "seg"} to "image" and "seg" of shape (1, H, W), image in [0, 1].
+    """
+    if role not in ROLES:
+        raise InputError(f"role '{role}': this cohort has {', '.join(ROLES)}; ask for one of them")
+    cohort = _all_slices(records, levels, transform, cache_dir)
+    known = cohort.where(lambda row: row[attribute.name] in attribute.groups)
+    measuring = deal_subjects(known.rows, 2, [attribute.name, "site"])[1]
+    if role == "everyone":
+        return known
+    if role in ("judge", "validation"):
+        return known.of(measuring)
+    if role == "guide":
+        return known.without(measuring)
+    making = cohort.without(measuring)
+    return oversampled(making, attribute, source) if role == "source" else making
+
+
+def _all_slices(records: Sequence[Record], levels: Sequence[str], transform: Callable, cache_dir: str | Path) -> Slices:
+    files = [{"image": record["image"], "seg": record["mask"]} for record in records]
+    facts = [{key: value for key, value in record.items() if key not in ("image", "mask")} for record in records]
+    rows = [[row | {"level": levels[min(int(row["level"] * len(levels)), len(levels) - 1)]}] for row in facts]
+    return file_slices(files, rows, transform, cache_dir)
 
 
 def flair(picture: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import norm
 
 
@@ -23,3 +24,8 @@ def symmetric(value: float, variance: float, confidence: float = 0.95, quantile:
     quantile = norm.ppf((1 + confidence) / 2) if quantile is None else quantile
     error = float(np.sqrt(max(variance, 0.0)))
     return Estimate(float(value), float(value - quantile * error), float(value + quantile * error), error)
+
+
+def jackknife_variance(values: ArrayLike) -> float:
+    """(K - 1) / K times the sum of squares of the K leave-one-out values (Arvesen, Ann. Math. Stat. 40, 1969)."""
+    return float((len(values) - 1) * np.var(values))

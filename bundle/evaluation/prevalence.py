@@ -233,6 +233,27 @@ def detectable_gap(standard_error: float, power: float = 0.8, confidence: float 
     return float((norm.ppf((1 + confidence) / 2) + norm.ppf(power)) * standard_error)
 
 
+def images_needed(share: float, youden: float, gap: float) -> float:
+    """Images under which a gap is not found with 80 % power however well the judge is known.
+
+    ``share`` of images called the second group, ``youden`` index s - f of the judge (two groups).
+    """
+    return share * (1 - share) / (youden * gap / detectable_gap(1.0)) ** 2
+
+
+def subjects_needed(
+    standard_error: float, share: float, youden: float, subjects: int, images: int, gap: float, more_images: int
+) -> float | None:
+    """Subjects to measure the judge on so that a gap is found with 80 % power among ``more_images``; None if never.
+
+    The other arguments describe a measurement: the standard error of its proportion and what it was made of. The
+    judge's part of the variance falls as one over the subjects, whose groups keep their proportion.
+    """
+    judge = (standard_error * youden) ** 2 - share * (1 - share) / images
+    left = (youden * gap / detectable_gap(1.0)) ** 2 - share * (1 - share) / more_images
+    return subjects * judge / left if left > 0 and youden > 0 else None
+
+
 def _count(x: NDArray[np.float64], rates: JudgeRates, clusters: ArrayLike | None, total: int) -> AdjustedCount:
     n, groups = x.shape
     raw = x.mean(axis=0)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bundle.errors import InputError
-from bundle.evaluation.estimate import Estimate, symmetric
+from bundle.evaluation.estimate import Estimate, jackknife_variance, symmetric
 
 BLOCK_ROWS = 512
 Floats = NDArray[np.float64]
@@ -52,7 +52,7 @@ def kid(
         InputError: fewer than three subjects or images.
     """
     value, first, second = _replicates(real, generated, real_subjects, generated_subjects)
-    return symmetric(value, _jackknife_variance(first) + _jackknife_variance(second), confidence)
+    return symmetric(value, jackknife_variance(first) + jackknife_variance(second), confidence)
 
 
 def kid_change(
@@ -67,7 +67,7 @@ def kid_change(
         raise ValueError(f"features: shapes {np.shape(before)} and {np.shape(after)}; give the same noise to both")
     old, new = (_replicates(real, features, real_subjects, None) for features in (before, after))
     value, first, second = (late - early for early, late in zip(old, new, strict=True))
-    return symmetric(value, _jackknife_variance(first) + _jackknife_variance(second), confidence)
+    return symmetric(value, jackknife_variance(first) + jackknife_variance(second), confidence)
 
 
 def cosine_similarity(first: ArrayLike, second: ArrayLike) -> float:
@@ -147,11 +147,6 @@ def _kernel(x: Floats, y: Floats) -> Floats:
     base /= x.shape[1]
     base += 1
     return base * base * base
-
-
-def _jackknife_variance(values: Floats) -> float:
-    """(K - 1) / K times the sum of squares of the K leave-one-out values (Arvesen, Ann. Math. Stat. 40, 1969)."""
-    return float((len(values) - 1) * np.var(values))
 
 
 def _clusters(labels: ArrayLike, rows: int, field: str) -> NDArray[np.int64]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -28,11 +30,18 @@ class AttributeClassifier(nn.Module):
         return self(images).softmax(1)
 
     @torch.no_grad()
-    def predict(self, images: Tensor, batch_size: int = 64) -> Tensor:
-        """Probabilities (N, G) on the CPU of any number of images, in batches, in eval mode."""
+    def predict(self, images: Tensor, subjects: Sequence[str] | None = None, batch_size: int = 64) -> Tensor:
+        """Probabilities (N, G) on the CPU of any number of images, in batches, in eval mode.
+
+        ``subjects`` (N,), whom the images show, changes nothing here; a judge of several members needs it.
+        """
         self.eval()
         device = self.temperature.device
         return torch.cat([self.probabilities(batch.to(device)).cpu() for batch in images.split(batch_size)])
+
+    def divide(self, subjects: Sequence[str]) -> list[list[str]]:
+        """For each member the subjects that it may judge: here there is one, for all."""
+        return [list(subjects)]
 
     def calibrate(self, logits: Tensor, labels: Tensor) -> float:
         """Set the temperature that minimises cross entropy on held-out data (Guo et al., 2017); returns it.

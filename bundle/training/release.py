@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from safetensors.torch import save
 from sklearn.metrics import roc_auc_score
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from bundle.cohorts.slices import Slices
     from bundle.networks.classifier import AttributeClassifier
     from bundle.networks.latent import LatentAutoencoder
+
+
+FEW_SUBJECTS = 40  # fewer are not divided: they calibrate a classifier, and its figures are of them too
 
 
 def record_release(path: Path, command: str, figures: dict) -> None:
@@ -75,26 +79,40 @@ def release_classifier(
     known = labels >= 0
     decoded = reconstructions(autoencoder, held_out)[known].float() / 255
     plain, labels = held_out.pixels()[known], labels[known]
-    halves = [int(hashlib.sha256(subject.encode()).hexdigest(), 16) % 2 for subject in held_out.subjects()]
-    half = torch.tensor(halves)[known] == 0
-    probabilities = classifier.predict(decoded)
-    classifier.calibrate(probabilities[half].clamp_min(1e-12).log(), labels[half])
+    calibrating, measuring = _divided(np.array(held_out.subjects())[known.numpy()])
+    probabilities = classifier.predict(decoded)[calibrating]
+    classifier.calibrate(probabilities.clamp_min(1e-12).log(), labels[calibrating])
     saved = save_weights(classifier, path)
     figures = {"temperature": float(classifier.temperature)}
     for name, images in (("plain", plain), ("decoded", decoded)):
-        p = classifier.predict(images)[~half]
-        figures[f"accuracy_{name}"] = float((p.argmax(1) == labels[~half]).float().mean())
+        p = classifier.predict(images)[measuring]
+        figures[f"accuracy_{name}"] = float((p.argmax(1) == labels[measuring]).float().mean())
         if len(attribute.groups) == 2:
-            figures[f"auc_{name}"] = float(roc_auc_score(labels[~half], p[:, 1]))
+            figures[f"auc_{name}"] = float(roc_auc_score(labels[measuring], p[:, 1]))
         figures[f"ambiguous_{name}"] = float(((p[:, -1] > 0.3) & (p[:, -1] < 0.7)).float().mean())
     record_release(saved, command, figures)
 
 
-def release_clip(clip: Clip, slices: Slices, captions: Sequence[str], path: str, command: str) -> None:
-    """Write the weights in open_clip's layout; figure: how often the right one of all distinct captions comes first."""
+def _divided(subjects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which images (N,) calibrate, and which the figures come from: two halves of the subjects."""
+    if len(np.unique(subjects)) < FEW_SUBJECTS:
+        return (np.ones(len(subjects), dtype=bool),) * 2
+    first = np.array([int(hashlib.sha256(subject.encode()).hexdigest(), 16) % 2 == 0 for subject in subjects])
+    return first, ~first
+
+
+def release_clip(
+    clip: Clip, slices: Slices, captions: Sequence[str], architecture: str, path: str, command: str
+) -> None:
+    """Write the weights in open_clip's layout, with the config of the folder ``architecture`` beside them.
+
+    Figure: how often the right one of all distinct captions comes first.
+    """
     clip.eval()
     half = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in clip.model.state_dict().items()}
     write_whole(path, save(half))
+    config = "open_clip_config.json"
+    write_whole(Path(path).with_name(config), (Path(architecture) / config).read_bytes())
     texts = sorted(set(captions))
     with torch.no_grad():
         words = clip.text_features(texts)

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle.cohorts.record import read_datalist, require_disjoint, split_by_subject, write_datalist
+from bundle.cohorts.record import deal_subjects, read_datalist, require_disjoint, split_by_subject, write_datalist
 from bundle.errors import InputError
 
 SEX = {"sex": ["female", "male"]}
@@ -181,3 +181,21 @@ def test_shared_subjects_are_refused():
     require_disjoint(guide=["a"], judge=["b"], base=["c"])
     with pytest.raises(InputError, match="guide and judge share 1 subject.*'b'"):
         require_disjoint(guide=["a", "b"], base=[], judge=iter(["b"]))
+
+
+def test_subjects_are_dealt_out_evenly_within_every_value():
+    records = [
+        {"subject": f"p{i}", "sex": ("female", "male", None)[i % 3], "site": "xy"[i % 7 > 2], "slice": j}
+        for i in range(40)
+        for j in range(2)
+    ]
+    parts = deal_subjects(records, 3, ["sex", "site"])
+    assert sorted(len(part) for part in parts) == [13, 13, 14]
+    assert sorted(subject for part in parts for subject in part) == sorted({record["subject"] for record in records})
+    columns = {record["subject"]: (record["sex"], record["site"]) for record in records}
+    for length in (1, 2):
+        for value in {pair[:length] for pair in columns.values()}:
+            sizes = [sum(columns[subject][:length] == value for subject in part) for part in parts]
+            assert max(sizes) - min(sizes) <= 1
+    assert deal_subjects(reversed(records), 3, ["sex", "site"]) == parts
+    assert deal_subjects(records, 3, ["sex", "site"], seed=1) != parts

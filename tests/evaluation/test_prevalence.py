@@ -13,8 +13,10 @@ from bundle.evaluation.prevalence import (
     as_vector,
     detectable_gap,
     gap,
+    images_needed,
     judge_rates,
     paired_difference,
+    subjects_needed,
     tipping_point,
     verdict,
 )
@@ -359,3 +361,22 @@ def test_three_group_interval_covers():
         ends = adjusted_count(generated, judge_rates(calls, truth, np.arange(240), THREE)).interval()
         hits += ((ends[:, 0] <= planted) & (planted <= ends[:, 1])).all()
     assert 0.91 <= hits / 300 <= 0.995  # all three at once; Bonferroni is a little wide
+
+
+def test_subjects_needed_make_the_gap_detectable():
+    rng = np.random.default_rng(3)
+    truth, persons = np.repeat([0, 1], 40), np.repeat(np.arange(80), 6)
+    rates = judge_rates(simulated_calls(rng, 0.75, truth, 6).ravel(), np.repeat(truth, 6), persons, SEXES)
+    count = adjusted_count((np.arange(512) % 5 < 3).astype(int), rates)
+    youden = rates.matrix[1, 1] - rates.matrix[0, 1]
+    measured = (count.standard_error[1], count.raw[1], youden, 80, 512)
+    number = subjects_needed(*measured, gap=0.1, more_images=4096)
+    images = count.raw[1] * (1 - count.raw[1])
+    judge = (measured[0] * youden) ** 2 - images / 512
+    assert detectable_gap(np.sqrt(judge * 80 / number + images / 4096) / youden) == pytest.approx(0.1)
+    assert number > subjects_needed(*measured, gap=0.1, more_images=8192) > subjects_needed(*measured, 0.15, 8192)
+    floor = images_needed(count.raw[1], youden, 0.1)
+    assert subjects_needed(*measured, gap=0.1, more_images=int(floor)) is None
+    assert subjects_needed(*measured, gap=0.1, more_images=int(floor) + 1) > 1e3
+    assert subjects_needed(measured[0], 0.5, -0.1, 80, 512, 0.1, 4096) is None
+    assert detectable_gap(np.sqrt(images / floor) / youden) == pytest.approx(0.1)

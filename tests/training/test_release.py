@@ -1,0 +1,65 @@
+"""What a finished classifier leaves: weights, calibrated, and figures on subjects that did not calibrate it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bundle.attributes import Attribute
+from bundle.cohorts.slices import Slices
+from bundle.networks.classifier import AttributeClassifier
+from bundle.training.release import _divided, release_classifier
+
+SEX = Attribute("sex", ["female", "male"])
+
+
+class Same(nn.Module):
+    """In place of an autoencoder: shows images as they are."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1))
+
+    def reconstruct(self, images):
+        return images
+
+
+@pytest.fixture
+def brightness():
+    """A classifier whose logits are ten times too far from 0, and slices whose brightness goes with the sex."""
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+    nn.init.constant_(backbone[1].bias, 0.0)
+    backbone[1].weight.data = torch.tensor([[-20.0], [20.0]])
+    backbone[1].bias.data = torch.tensor([10.0, -10.0])
+    return AttributeClassifier(backbone)
+
+
+def slices(subjects):
+    draw = torch.Generator().manual_seed(0)
+    sex = [SEX.groups[i % 2] for i in range(subjects) for _ in range(6)]
+    value = torch.tensor([s == "male" for s in sex]) * 0.2 + 0.4 + 0.25 * torch.randn(len(sex), generator=draw)
+    images = (value.clamp(0, 1) * 255).round().to(torch.uint8).view(-1, 1, 1, 1)
+    rows = [{"subject": f"p{i // 6}", "sex": s} for i, s in enumerate(sex)]
+    return Slices(images, [*rows[:-1], rows[-1] | {"sex": None}])
+
+
+@pytest.mark.parametrize("subjects", [10, 60])
+def test_a_classifier_is_calibrated_and_its_figures_are_entered(brightness, tmp_path, subjects):
+    release_classifier(brightness, SEX, slices(subjects), Same(), str(tmp_path / "guide.pt"), "command")
+    figures = json.loads((tmp_path / "manifest.json").read_text())["guide.pt"]["figures"]
+    assert figures["temperature"] > 2
+    assert 0.6 < figures["auc_plain"] < 0.9
+    assert figures["accuracy_decoded"] == pytest.approx(figures["accuracy_plain"], abs=0.02)
+
+
+def test_subjects_are_divided_unless_they_are_few():
+    subjects = np.repeat([f"p{i}" for i in range(80)], 3)
+    calibrating, measuring = _divided(subjects)
+    assert not set(subjects[calibrating]) & set(subjects[measuring])
+    assert (calibrating | measuring).all()
+    assert 20 < len(set(subjects[measuring])) < 60
+    calibrating, measuring = _divided(subjects[:60])
+    assert calibrating.all()
+    assert measuring.all()
