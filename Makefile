@@ -5,6 +5,10 @@ PYTHON ?= python3.11
 RUN    := .venv/bin/python
 ARGS   ?=
 
+# Threads that wait for each other sleep: by default they spin, and a second job on the same cores then slows both
+# more than tenfold.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: help align weights test test-slow lint clean
 .DEFAULT_GOAL := help
 

@@ -41,7 +41,10 @@ class Attribute:
         unknown = sorted(set(written) - set(self.groups))
         if unknown:
             raise InputError(f"{where}: unknown group '{unknown[0]}'; {self.name} has {', '.join(self.groups)}")
-        values = {group: float(value) for group, value in written.items()}
+        try:
+            values = {group: float(value) for group, value in written.items()}
+        except (TypeError, ValueError):
+            raise InputError(f"{where}: {dict(written)} holds what is no number; give shares between 0 and 1") from None
         missing = [group for group in self.groups if group not in values]
         if len(missing) == 1:
             values[missing[0]] = 1.0 - sum(values.values())

@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from bundle.errors import InputError
 
 
 def write_whole(path: str | Path, content: bytes) -> Path:
@@ -20,7 +23,15 @@ def write_whole(path: str | Path, content: bytes) -> Path:
 
 
 def write_tensors(content: object, path: str | Path) -> Path:
-    """``torch.save`` through :func:`write_whole`; read it with ``torch.load(path, weights_only=True)``."""
+    """``torch.save`` through :func:`write_whole`."""
     stream = io.BytesIO()
     torch.save(content, stream)
     return write_whole(path, stream.getvalue())
+
+
+def read_tensors(path: str | Path, device: torch.device | str = "cpu") -> Any:
+    """What :func:`write_tensors` wrote, without pickle. Raises InputError for a file that is damaged."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # a damaged archive surfaces as many kinds of error
+        raise InputError(f"{path}: damaged ({type(error).__name__}); delete it and run the job again") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -75,12 +74,10 @@ class Sampler:
         guidance: float | None = None,
         batch_size: int = 64,
         label: str = "images",
-        autocast: Callable = nullcontext,
     ) -> Tensor:
         """Images (N, 1, H, W) in [0, 1] on the CPU, with a progress bar."""
         batches = []
         for index in tqdm(torch.arange(len(draws)).split(batch_size), desc=label, unit="batch", leave=False):
-            with autocast():
-                latents = self.chain(denoiser, draws[index], guidance)[-1]
-                batches.append(self.decode(latents).float().clamp(0, 1).cpu())
+            latents = self.chain(denoiser, draws[index], guidance)[-1]
+            batches.append(self.decode(latents).clamp(0, 1).cpu())
         return torch.cat(batches)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from bundle.errors import InputError
+
 MODALITY = {"t1": "T1", "t1ce": "contrast-enhanced T1", "t2": "T2", "flair": "FLAIR"}
 GRADE = {"HGG": "high-grade glioma", "LGG": "low-grade glioma", "G2": "grade 2 glioma", "G3": "grade 3 glioma"}
 PERSON = {"female": "woman", "male": "man"}
@@ -18,7 +20,7 @@ def neutral_caption(row: Mapping) -> str:
     ``row`` holds ``modality``, ``level`` (words) and ``lesion`` (whether this slice shows one); ``grade`` and ``side``
     are named where they are known and the slice shows a lesion.
     """
-    view = f"axial {MODALITY[row['modality']]} brain MRI, {row['level']} level"
+    view = f"axial {MODALITY.get(row['modality'], row['modality'])} brain MRI, {row['level']} level"
     if not row["lesion"]:
         return f"{view}, no tumor"
     tumor = GRADE.get(row.get("grade"), "glioma")
@@ -41,9 +43,14 @@ def caption_frequencies(rows: Sequence[Mapping]) -> tuple[list[str], torch.Tenso
 
 
 def caption_strata(rows: Sequence[Mapping], captions: Sequence[str], column: str | None) -> list[str]:
-    """The stratum that each caption belongs to: the value of ``column`` that all its rows share, else "all"."""
+    """The stratum that each caption belongs to: the value of ``column`` that all its rows share, else "all".
+
+    Raises InputError for a column that no row has.
+    """
     if column is None:
         return ["all"] * len(captions)
+    if not any(column in row for row in rows):
+        raise InputError(f"stratum '{column}': no such column; the cohort has {', '.join(sorted(rows[0]))}")
     values: dict[str, set] = {caption: set() for caption in captions}
     for row in rows:
         values[neutral_caption(row)].add(row.get(column))

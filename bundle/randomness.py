@@ -6,6 +6,8 @@ import ignite.distributed as idist
 import torch
 from torch import Tensor
 
+from bundle.errors import InputError
+
 MAX_SEED = 2**63
 
 
@@ -23,9 +25,9 @@ def generator(seed: int, purpose: str, iteration: int = 0) -> torch.Generator:
 def local_part(drawn: Tensor) -> Tensor:
     """This process's share of what was drawn for the whole batch, along the first dimension.
 
-    Raises ValueError when the batch does not divide by the number of processes.
+    Raises InputError when the batch does not divide by the number of processes.
     """
     size, rank = idist.get_world_size(), idist.get_rank()
     if len(drawn) % size:
-        raise ValueError(f"batch of {len(drawn)} does not divide by {size} processes; change batch_size")
+        raise InputError(f"batch of {len(drawn)} does not divide by {size} processes; change batch_size")
     return drawn.chunk(size)[rank]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bundle.errors import InputError
+
 Noise = Callable[[Tensor, int], Tensor]  # (x_i (B, C, h, w), step i) -> predicted noise (B, C, h, w)
 
 
@@ -28,14 +30,14 @@ class Schedule:
     def from_scheduler(cls, scheduler: nn.Module, num_steps: int) -> Schedule:
         """The chain of a MONAI scheduler (its betas and prediction type) with ``num_steps`` leading-spaced steps.
 
-        Raises ValueError for a prediction type other than epsilon and v_prediction.
+        Raises InputError for a prediction type other than epsilon and v_prediction, and for too many steps.
         """
         prediction = str(getattr(scheduler.prediction_type, "value", scheduler.prediction_type))
         if prediction not in ("epsilon", "v_prediction"):
-            raise ValueError(f"scheduler.prediction_type '{prediction}': use epsilon or v_prediction")
+            raise InputError(f"scheduler.prediction_type '{prediction}': use epsilon or v_prediction")
         train_steps = len(scheduler.alphas_cumprod)
         if not 1 <= num_steps <= train_steps:
-            raise ValueError(f"num_steps {num_steps}: use 1 to {train_steps}")
+            raise InputError(f"num_steps {num_steps}: use 1 to {train_steps}")
         timesteps = torch.arange(num_steps - 1, -1, -1) * (train_steps // num_steps)
         kept = torch.cat([scheduler.alphas_cumprod.double().cpu()[timesteps], torch.ones(1, dtype=torch.float64)])
         return cls(timesteps, kept.sqrt(), (1 - kept).sqrt(), prediction)

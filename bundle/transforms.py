@@ -8,6 +8,8 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor
 
+from bundle.errors import InputError
+
 
 class ScaleForegroundd(MapTransform):
     """Scale intensities so that 0 stays 0 and a percentile of the foreground (> 0) takes a given value, cut to [0, 1].
@@ -15,7 +17,7 @@ class ScaleForegroundd(MapTransform):
     The median is the robust choice: a bright lesion, whatever its size, leaves the brain's brightness as it is. MONAI's
     percentile scaling counts the background, whose share varies with the head's size.
 
-    Raises ValueError for an image without foreground.
+    Raises InputError for an image without foreground.
     """
 
     def __init__(
@@ -30,7 +32,7 @@ class ScaleForegroundd(MapTransform):
             image = record[key]
             foreground = convert_to_tensor(image, track_meta=False)[image > 0]
             if foreground.numel() == 0:
-                raise ValueError(f"{_source(image, key)}: no voxel above 0; give a skull-stripped volume")
+                raise InputError(f"{_source(image, key)}: no voxel above 0; give a skull-stripped volume")
             rank = max(1, round(self.percentile / 100 * foreground.numel()))
             record[key] = torch.clip(image * (self.value / foreground.kthvalue(rank).values), 0, 1)
         return record
@@ -42,7 +44,7 @@ class SliceLevelsd(MapTransform):
     Takes images (1, H, W, D), gives (levels, H, W); the affine stays, so that pixel sizes can still be changed. Level
     0 is the lowest slice in which `source_key` is above 0, level 1 the highest.
 
-    Raises ValueError for a source without foreground.
+    Raises InputError for a source without foreground.
     """
 
     def __init__(
@@ -56,21 +58,11 @@ class SliceLevelsd(MapTransform):
         source = convert_to_tensor(record[self.source_key], track_meta=False)
         filled = torch.nonzero((source > 0).flatten(0, -2).any(dim=0)).flatten()
         if filled.numel() == 0:
-            raise ValueError(f"{_source(source, self.source_key)}: no voxel above 0; give a skull-stripped volume")
+            raise InputError(f"{_source(source, self.source_key)}: no voxel above 0; give a skull-stripped volume")
         low, high = int(filled[0]), int(filled[-1])
         slices = [round(low + level * (high - low)) for level in self.levels]
         for key in self.key_iterator(record):
             record[key] = record[key][0, :, :, slices].movedim(-1, 0).contiguous()
-        return record
-
-
-class CountForegroundd(MapTransform):
-    """Count the pixels above 0 of each slice: (levels, H, W) -> (levels,) under `<key>_pixels`."""
-
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        record = dict(data)
-        for key in self.key_iterator(record):
-            record[f"{key}_pixels"] = (record[key] > 0).sum(dim=(-2, -1))
         return record
 
 

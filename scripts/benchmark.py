@@ -18,10 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import fire
 from monai.bundle import ConfigParser
 
-from scripts.jobs import JobFailed, command, duration, read_json, run, shown, write_json
+from scripts.jobs import JobFailed, command, duration, read_json, run, shown, start, write_json
 from scripts.results import RESULTS, summary, write_tables
 
 SEEDS = (0, 1, 2)
@@ -93,7 +92,11 @@ def ablation_runs() -> list[Run]:
 def qualify(work_dir: str = "outputs/qualifying") -> None:
     """Carry out the qualifying runs and keep each ``report.json`` with its commands."""
     iterations = ConfigParser.load_config_file("configs/align.yaml")["iterations"]
-    carry_out(qualifying_runs(iterations), Path(work_dir), RESULTS / "qualifying", lambda _, report: report)
+
+    def kept(_: str, report: dict) -> dict:
+        return {**report, "scheduled": iterations}
+
+    carry_out(qualifying_runs(iterations), Path(work_dir), RESULTS / "qualifying", kept)
 
 
 def ablation(work_dir: str = "outputs/ablation") -> None:
@@ -142,7 +145,7 @@ def expected(results: Path, number: int) -> float | None:
 
 
 def budget(work_dir: str = "outputs/budget") -> None:
-    """Time each part of ``make align`` in empty folders, cohorts included; takes as long as that does."""
+    """Time each part of ``make align`` in empty folders, cohorts included, and keep its picture in docs/."""
     work = Path(work_dir)
     shutil.rmtree(work, ignore_errors=True)
     folders = {"dataset_dir": str(work / "phantom"), "cache_dir": str(work / "cache")}
@@ -157,6 +160,7 @@ def budget(work_dir: str = "outputs/budget") -> None:
     parts["set-up of the alignment"] = parts.pop("align") - training
     parts["iterations of the alignment"] = training
     parts["evaluation"] = parts.pop("evaluate")
+    shutil.copy(work / "align" / "samples.png", "docs/samples.png")
     rounded = {name: round(seconds) for name, seconds in parts.items()}
     write_json({"cores": os.cpu_count(), "seconds": rounded}, RESULTS / "budget.json")
     write_tables()
@@ -176,4 +180,4 @@ def _time_cohorts(folders: Mapping[str, str]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    fire.Fire({"qualify": qualify, "ablation": ablation, "budget": budget, "table": write_tables})
+    start({"qualify": qualify, "ablation": ablation, "budget": budget, "table": write_tables})

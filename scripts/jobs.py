@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import fire
+
+from bundle.errors import report_errors
 from bundle.files import write_whole
 
 
@@ -26,7 +30,16 @@ def command(run_id: str, configs: Sequence[str], **options: Any) -> list[str]:
 
 def shown(words: Sequence[str]) -> str:
     """The command as one types it."""
-    return " ".join(f'"{word}"' if re.search(r"[^\w./:=,-]", word) else word for word in ("python", *words))
+    return " ".join(f'"{word}"' if "'" in word else shlex.quote(word) for word in ("python", *words))
+
+
+def start(command: Callable | Mapping[str, Callable]) -> None:
+    """A script's command line, by fire: what is wrong with the input, or a job that failed, ends it with one line."""
+    report_errors()
+    try:
+        fire.Fire(command)
+    except JobFailed as error:
+        sys.exit(f"error: {error}")
 
 
 def run(words: Sequence[str], log: Path | None = None) -> None:

@@ -22,10 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import fire
-
 from bundle.files import write_whole
-from scripts.jobs import command, duration, markdown, read_json, run, shown, write_json
+from scripts.jobs import command, duration, markdown, read_json, run, shown, start, write_json
 
 # How far a figure may lie from the committed one and still count as reproduced, by the beginning of its name.
 TOLERANCES = {
@@ -101,16 +99,14 @@ def main(
     """
     models, work = Path(models_dir), Path(work_dir)
     if page:
-        write_page(models)
+        write_page(models, overlay)
         return
     if fresh:
         shutil.rmtree(work, ignore_errors=True)
     if models_dir != "models":
         options["models_dir"] = models_dir
-        for folder in ("clip", "clip_neutral"):  # the architectures
-            shutil.copytree(f"models/{folder}", models / folder, dirs_exist_ok=True, ignore=_weights)
     committed, manifest = run_chain(models, work, overlay, options)
-    write_page(models)
+    write_page(models, overlay)
     rows = compare(committed, manifest)
     print("\n" + markdown(("file", "figure", "committed", "now", "tolerance", ""), rows))
     if check and any(row[-1] == "FAIL" for row in rows):
@@ -190,12 +186,15 @@ def tolerance(figure: str) -> float:
     raise KeyError(f"figure '{figure}' has no tolerance; enter it in TOLERANCES")
 
 
-def write_page(models: Path) -> None:
-    write_whole(models / "README.md", readme(read_json(models / "manifest.json")).encode())
+def write_page(models: Path, overlay: str | None) -> None:
+    write_whole(models / "README.md", readme(read_json(models / "manifest.json"), overlay).encode())
 
 
-def readme(manifest: Mapping[str, dict]) -> str:
-    """``models/README.md``: what each file is, and how it came about."""
+def readme(manifest: Mapping[str, dict], overlay: str | None = None) -> str:
+    """``README.md`` of a folder of weights: what each file is, and how it came about."""
+    origin = "Trained on the phantom alone, and only of use with it. `make weights` trains them from scratch."
+    if overlay:
+        origin = f"Trained with `{overlay}`: the terms of those data hold for the weights too."
     rows = []
     for stage in STAGES:
         if entry := manifest.get(stage.file):
@@ -205,9 +204,8 @@ def readme(manifest: Mapping[str, dict]) -> str:
     total = sum(entry["bytes"] for entry in manifest.values()) / 1e6
     return f"""# Weights
 
-Trained on the phantom alone, and only of use with it. `make weights` trains them from scratch. State dicts hold
-half-precision tensors and are read without pickle; the full checksums stand in `manifest.json`, from which
-`python -m scripts.make_weights` writes this page. In all {total:.1f} MB.
+{origin} State dicts hold half-precision tensors and are read without pickle; the full
+checksums stand in `manifest.json`, from which `python -m scripts.make_weights` writes this page. In all {total:.1f} MB.
 
 {markdown(("file", "what it is", "size", "sha256", "figures", "command"), rows)}
 """
@@ -240,9 +238,5 @@ def _sha(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
-def _weights(_: str, names: list[str]) -> list[str]:
-    return [name for name in names if not name.endswith(".json")]
-
-
 if __name__ == "__main__":
-    fire.Fire(main)
+    start(main)

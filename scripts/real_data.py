@@ -2,9 +2,9 @@
 
     python -m scripts.real_data --dataset_dir <folder that holds data.csv>
 
-Resumable: a step that is complete is not run again. The configs are those of the phantom, with an overlay for this
-cohort. Weights and pictures stay in ``output_dir``; numbers go to docs/results/tcga_lgg.json, and from there into
-docs/results.md.
+Resumable: a training that is complete is not run again, and images that were made are kept. The configs are those of
+the phantom, with an overlay for this cohort. Weights and pictures stay in ``output_dir``; numbers go to
+docs/results/tcga_lgg.json, and from there into docs/results.md.
 """
 
 from __future__ import annotations
@@ -17,18 +17,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import fire
 import numpy as np
 from monai.bundle import ConfigParser
 
 from bundle.cohorts.record import deal_subjects
 from bundle.cohorts.slices import Slices
 from bundle.errors import InputError
-from bundle.evaluation.discrimination import auc, by_person, cross_validated, field_of_view, unexplained
+from bundle.evaluation.discrimination import auc, by_subject, cross_validated, field_of_view, unexplained
 from bundle.evaluation.estimate import Estimate
 from bundle.evaluation.prevalence import images_needed, subjects_needed
 from bundle.networks.cross_fitted import load_judge
-from scripts.jobs import command, read_json, run, shown, write_json
+from scripts.jobs import command, read_json, run, shown, start, write_json
 from scripts.make_weights import CLIP, NEUTRAL_CLIP, Stage, is_complete, run_stage, stage_command
 from scripts.real_data_page import write_section
 
@@ -175,8 +174,8 @@ def discrimination(get: Callable[[str], Any], output: Path) -> dict[str, dict]:
 def _scored(classifier, slices: Slices, attribute) -> tuple[np.ndarray, np.ndarray]:
     """Score and group index of each patient, (P,) both."""
     subjects = slices.subjects()
-    scores = by_person(classifier.predict(slices.pixels(), subjects)[:, 1], subjects)
-    return scores, by_person(attribute.indices(slices.rows), subjects).astype(int)
+    scores = by_subject(classifier.predict(slices.pixels(), subjects)[:, 1], subjects)
+    return scores, by_subject(attribute.indices(slices.rows), subjects).astype(int)
 
 
 def shortcuts(scores: np.ndarray, truth: np.ndarray, slices: Slices, fold: Mapping[str, int]) -> dict[str, Estimate]:
@@ -188,10 +187,10 @@ def shortcuts(scores: np.ndarray, truth: np.ndarray, slices: Slices, fold: Mappi
     site, folds = np.array(list(patients.values())), np.array([fold[subject] for subject in patients])
     largest = Counter(site.tolist()).most_common(1)[0][0]
     here, one_hot = site == largest, site[:, None] == np.unique(site)
-    scan = by_person(field_of_view(slices.pixels()), slices.subjects())
+    scan = by_subject(field_of_view(slices.pixels()), slices.subjects())
     return {
-        "site alone": auc(cross_validated(one_hot, truth, folds), truth),
-        "field of view and brightness alone": auc(cross_validated(scan, truth, folds), truth),
+        "site alone": auc(cross_validated(one_hot, truth, folds), truth, folds),
+        "field of view and brightness alone": auc(cross_validated(scan, truth, folds), truth, folds),
         f"network, patients of the largest site ({largest})": auc(scores[here], truth[here]),
         "network, only patients of the same site compared": auc(scores, truth, site),
         "network, less what field of view and brightness explain": auc(unexplained(scores, scan), truth),
@@ -222,4 +221,4 @@ def needed(report: Mapping[str, Any], gap: float = CLAIM) -> dict:
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    start(main)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -33,17 +34,18 @@ def bars(report: Report) -> Iterator[Bar]:
     yield Bar("gap before at least 15 points", percent(before["gap"]), before["gap"] >= 0.15)
     yield _at_most("gap after at most 5 points, judge", after["gap"], 0.05)
     yield _at_most("gap after at most 5 points, true share", after["true_gap"], 0.05)
-    yield _trajectory_bar(report["trajectory"])
+    yield _trajectory_bar(report["trajectory"], report["scheduled"])
     for space, change in report["kid_change"].items():
         limit = 0.1 * max(before["kid"][space]["value"], real["kid"][space]["value"])
-        name = f"KID, {space}: upper end of the change at most a tenth of the larger of before's and real's"
+        name = f"KID, {space}: rises by at most 10 % of before's, or of real against real (upper end of the interval)"
         yield Bar(name, f"{change['ci95'][1]:.3g} of {limit:.3g}", change["ci95"][1] <= limit)
     away = abs(after["ambiguity"] - real["ambiguity"])
     measured = f"{percent(after['ambiguity'])}, real {percent(real['ambiguity'])}"
     yield Bar("ambiguity within 5 points of real", measured, away <= 0.05)
     measured = f"{percent(after['agreement'])}, real {percent(real['agreement'])}"
     least = max(0.85, real["agreement"] - 0.05)
-    yield Bar("guide and judge agree on 85 %, and on real's share less 5 points", measured, after["agreement"] >= least)
+    name = "guide and judge agree: at least 85 %, and at most 5 points less often than on real slices"
+    yield Bar(name, measured, after["agreement"] >= least)
     yield from _lesion_bars(before["faithfulness"], after["faithfulness"])
     yield Bar('before is "not aligned"', before["verdict"], before["verdict"] == "not aligned")
     yield Bar('after is never "not aligned"', after["verdict"], after["verdict"] != "not aligned")
@@ -53,21 +55,29 @@ def _at_most(name: str, value: float | None, limit: float) -> Bar:
     return Bar(name, percent(value), value is not None and value <= limit)
 
 
-def _trajectory_bar(trajectory: Sequence[Report]) -> Bar:
-    name = "at least 5 snapshots of the last third, 2,048 images each, gaps at most 8 points"
-    final = max((row["iteration"] for row in trajectory), default=0)
-    gaps = [row["gap"] for row in trajectory if 3 * row["iteration"] >= 2 * final and row["n"] >= 2048]
-    worst = max(gaps, default=None)
-    return Bar(name, f"{len(gaps)}, largest {percent(worst)}", len(gaps) >= 5 and worst <= 0.08)
+def _trajectory_bar(trajectory: Sequence[Report], scheduled: int) -> Bar:
+    name = "at least 5 snapshots, evenly over the last third, 2,048 images each: gaps at most 8 points"
+    rows = [row for row in trajectory if 3 * row["iteration"] >= 2 * scheduled and row["n"] >= 2048]
+    places, worst = [row["iteration"] for row in rows], max((row["gap"] for row in rows), default=None)
+    apart = [late - early for early, late in pairwise(places)]
+    # from the beginning of the last third to the last iteration, in steps that differ by the rounding alone
+    even = len(rows) >= 5 and places[0] * 3 <= 2 * scheduled + 3 and places[-1] == scheduled
+    even = even and max(apart) - min(apart) <= 1
+    return Bar(name, f"{len(rows)}, largest {percent(worst)}", even and worst <= 0.08)
 
 
 def _lesion_bars(before: Report, after: Report) -> Iterator[Bar]:
     asked, other = "lesion_prompted", "lesion_not_prompted"
     known = None not in (before[asked], after[asked], before[other], after[other])
-    texts = [f"{percent(before[key])} to {percent(after[key])}" for key in (asked, other)]
-    yield Bar("lesions asked for in 85 % before", percent(before[asked]), known and before[asked] >= 0.85)
+    texts = [f"{_lesions(before, key)} to {_lesions(after, key)}" for key in (asked, other)]
+    yield Bar("lesions asked for: in at least 85 % before", texts[0], known and before[asked] >= 0.85)
     yield Bar("lesions asked for: at most 5 points fewer", texts[0], known and after[asked] >= before[asked] - 0.05)
     yield Bar("lesions not asked for: at most 5 points more", texts[1], known and after[other] <= before[other] + 0.05)
+
+
+def _lesions(side: Report, key: str) -> str:
+    """The adjusted share, and in brackets the plain share in which the reader saw one."""
+    return f"{percent(side[key])} ({percent(side.get(f'{key}_raw'))})"
 
 
 def summary(name: str, report: Report) -> dict:
@@ -89,7 +99,9 @@ def qualifying_table(reports: Mapping[str, Report]) -> str:
     rows = [(bar.name, *(str(column[i]) for column in found.values())) for i, bar in enumerate(first)]
     seeds = [report["after"]["verdict"] for name, report in reports.items() if name.startswith("seed_")]
     aligned = seeds.count("aligned")
-    total = Bar("", f'"aligned" in {aligned} of {len(seeds)} seeds (bar: 2 of 3)', aligned >= 2 and len(seeds) == 3)
+    total = f'"aligned" in {aligned} of {len(seeds)} seeds'
+    if len(seeds) == 3:
+        total = str(Bar("", f"{total} (bar: 2 of 3)", aligned >= 2))
     return f"{markdown(('bar', *found), rows)}\n\nOver the seeds: {total}."
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from collections import Counter
 from pathlib import Path
 from pydoc import locate
 
@@ -141,7 +142,8 @@ def test_monai_finds_all_properties_of_a_training(name, workflow):
     made = workflow(name, "train", iterations=2, **options)
     assert made.check_properties() == []
     assert made.max_epochs == 1
-    assert len(made.train_dataset) == 144  # 24 subjects, 2 modalities, 3 levels
+    subjects = 12 if name == "align.yaml" else 24  # the other half of the target cohort is for the evaluation
+    assert len(made.train_dataset) == subjects * 2 * 3  # modalities, levels
     assert isinstance(made.trainer, monai.engines.SupervisedTrainer)
 
 
@@ -150,3 +152,7 @@ def test_the_evaluation_is_built(workflow, random_models):
     evaluation = made.parser.get_parsed_content("evaluation")
     assert list(evaluation.spaces) == ["clip", "clip_neutral"]
     assert set(evaluation.trained_on) == {"guide", "judge"}
+    kinds = Counter((row["modality"], row["level"]) for row in evaluation.validation.rows)
+    assert list(kinds.values()) == [8] * 6  # two slices of each of 24 subjects, every kind as often
+    anchored = made.parser.get_parsed_content("load_cohort")("target").halves()[0].subjects()
+    assert not set(anchored) & set(evaluation.real.subjects())

@@ -61,7 +61,10 @@ def test_plain_fine_tuning_on_the_target(job, models, tmp_path):
 
 @pytest.mark.slow
 def test_the_whole_chain_from_nothing_and_a_second_time(root, job, small_cohort, tmp_path):
-    """Weights of two iterations each, an alignment and its evaluation on them; what is complete is not run again."""
+    """Weights of two iterations each, an alignment and its evaluation on them.
+
+    What is complete is not run again; made afresh, the weights are the same to the bit.
+    """
     models = tmp_path / "models"
     command = [sys.executable, "-m", "scripts.make_weights", f"--models_dir={models}", f"--work_dir={tmp_path}/work"]
     command += [f"--overlay={small_cohort}", "--iterations=2", "--batch_size=4"]
@@ -75,6 +78,8 @@ def test_the_whole_chain_from_nothing_and_a_second_time(root, job, small_cohort,
     assert second.returncode == 0, second.stderr[-3000:]
     assert second.stdout.count("complete") == 6
     assert (models / "manifest.json").read_text() == manifest
+    third = subprocess.run([*command, "--fresh"], cwd=root, capture_output=True, text=True, timeout=1800)
+    assert third.stdout.count("bit-equal") == 6, third.stdout[-3000:] + third.stderr[-3000:]
     job("training", "align.yaml", output_dir=tmp_path / "align", models_dir=models, **ALIGN)
     job("evaluating", "evaluate.yaml", output_dir=tmp_path / "align", models_dir=models, **EVALUATE)
     assert (tmp_path / "align" / "report.json").is_file()

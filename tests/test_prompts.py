@@ -2,6 +2,7 @@
 
 import pytest
 
+from bundle.errors import InputError
 from bundle.prompts import caption_frequencies, caption_strata, neutral_caption, stated_caption
 
 PERSON = {"sex": "male", "age": 43}
@@ -69,6 +70,10 @@ class TestStrata:
         assert list(self.strata(None).values()) == ["all"]
         rows = [{**ROW, "site": "A"}, {**ROW, "site": None}]
         assert caption_strata(rows, [self.SICK], "site") == ["all"]
+
+    def test_a_column_that_nobody_has(self):
+        with pytest.raises(InputError, match="stratum 'grad': no such column; the cohort has age, grade"):
+            caption_strata([ROW], [self.SICK], "grad")
 
     def test_without_a_column(self):
         assert caption_strata([ROW], [self.SICK, self.HEALTHY], None) == ["all", "all"]

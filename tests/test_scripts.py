@@ -237,6 +237,7 @@ def report():
         "after": side,
         "kid_change": {"clip": {"value": 0.001, "ci95": [0.0, 0.0019]}},
         "trajectory": [{"iteration": i, "n": 2048, "gap": 0.07} for i in (27, 30, 34, 37, 40)],
+        "scheduled": 40,
         "seconds": {"align": 200.0, "evaluate": 100.0},
         "versions": {},
     }
@@ -256,11 +257,14 @@ def test_a_good_run_holds_every_bar(report):
         (("trajectory", 2, "gap"), 0.081, "snapshots"),
         (("trajectory", 2, "n"), 128, "snapshots"),
         (("trajectory", 0, "iteration"), 26, "snapshots"),
+        (("trajectory", 0, "iteration"), 28, "snapshots"),
+        (("scheduled",), 60, "snapshots"),
+        (("scheduled",), 41, "snapshots"),
         (("kid_change", "clip", "ci95"), [0.0, 0.0021], "KID, clip"),
         (("after", "ambiguity"), 0.141, "ambiguity"),
         (("after", "ambiguity"), 0.039, "ambiguity"),
         (("after", "agreement"), 0.87, "guide and judge"),
-        (("before", "faithfulness", "lesion_prompted"), 0.84, "in 85 % before"),
+        (("before", "faithfulness", "lesion_prompted"), 0.84, "at least 85 % before"),
         (("after", "faithfulness", "lesion_prompted"), 0.84, "at most 5 points fewer"),
         (("after", "faithfulness", "lesion_not_prompted"), 0.11, "at most 5 points more"),
         (("before", "verdict"), "cannot tell", "before is"),
@@ -276,6 +280,13 @@ def test_each_bar_is_missed_by_what_it_is_about(report, path, value, missed):
     found = [bar.name for bar in results.bars(changed) if not bar.held]
     assert len(found) == 1
     assert missed in found[0]
+
+
+def test_agreement_has_a_floor(report):
+    report["real"]["agreement"], report["after"]["agreement"] = 0.88, 0.845
+    assert [bar.name for bar in results.bars(report) if not bar.held] == [
+        "guide and judge agree: at least 85 %, and at most 5 points less often than on real slices"
+    ]
 
 
 def test_the_real_kid_widens_the_bar_when_it_is_the_larger(report):

@@ -54,7 +54,7 @@ def test_frozen_or_trainable(saved):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.unlink(), "no such weights; train them"),
+        (lambda path: path.unlink(), "no such weights; run the job that writes them"),
         (lambda path: path.write_bytes(b""), "not readable as weights"),
         (lambda path: path.write_bytes(path.read_bytes()[:300]), "not readable as weights"),
         (lambda path: torch.save([1, 2], path), "does not fit the config's network"),

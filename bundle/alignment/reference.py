@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bundle.conditioning import Clip
-from bundle.files import write_tensors
+from bundle.files import read_tensors, write_tensors
 from bundle.generation import Draws, Sampler
 from bundle.randomness import generator
 from bundle.weights import digest
@@ -54,7 +54,7 @@ def reference_pool(
     """
     path = Path(cache) / f"reference_{_digest(denoiser, sampler, guide, clip, draws)}.pt"
     device = sampler.contexts.device
-    done = torch.load(path, device, weights_only=True) if path.is_file() else {"features": [], "call": []}
+    done = read_tensors(path, device) if path.is_file() else {"features": [], "call": []}
     left = torch.arange(sum(map(len, done["call"])), len(draws))
     for index in tqdm(left.split(batch_size) if len(left) else (), desc="reference images", unit="batch", leave=False):
         images = sampler.decode(sampler.chain(denoiser, draws[index])[-1])

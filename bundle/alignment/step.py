@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bundle.alignment.losses import hold, image_consistency, marginal_loss, text_consistency, transport_loss
 from bundle.alignment.reference import ReferencePool
-from bundle.alignment.targets import IntegralAction, assign_per_stratum, guide_target
+from bundle.alignment.targets import IntegralAction, assign_per_stratum, guide_target, on_simplex
 from bundle.conditioning import Clip
 from bundle.errors import InputError
 from bundle.generation import Draws, Sampler
@@ -78,6 +78,8 @@ class AlignmentStep:
     def __post_init__(self) -> None:
         if self.loss not in ("transport", "marginal"):
             raise InputError(f"alignment loss '{self.loss}': use transport or marginal")
+        if self.loss == "marginal" and set(self.strata) != {"all"}:
+            raise InputError("alignment loss 'marginal' knows no strata; use transport or no stratum")
         if self.consistency_side not in ("image", "text"):
             raise InputError(f"consistency_side '{self.consistency_side}': use image or text")
         if self.gradient not in ("exact", "adjusted", "decoupled", "truncated"):
@@ -123,7 +125,7 @@ class AlignmentStep:
         aims = {name: guide_target(target, self.rates) for name, target in self.targets.items()}
         overall = torch.stack([aims[name] for name in strata]).mean(0)
         shift = self.integral(overall) - overall
-        aims = {name: _on_simplex(aim + shift) for name, aim in aims.items()}
+        aims = {name: on_simplex(aim + shift) for name, aim in aims.items()}
         ties = generator(self.seed, "assignment", iteration)
         # Where an image is not finite, any assignment will do: its loss is not finite either.
         return assign_per_stratum(probabilities.nan_to_num(), strata, aims, ties), overall
@@ -180,8 +182,3 @@ class AlignmentStep:
             gradients = surrogate_gradient(noise, chain, gradient, weights, steps.tolist(), parameters, scale)
         denoiser.train(training)
         return gradients
-
-
-def _on_simplex(proportions: Tensor) -> Tensor:
-    clipped = proportions.clamp(0, 1)
-    return clipped / clipped.sum()

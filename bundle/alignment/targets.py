@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import ot
 import torch
 from scipy.stats import binom
-from torch import Tensor, nn
+from torch import Tensor
 
 from bundle.attributes import Attribute
 from bundle.evaluation.prevalence import JudgeRates, judge_rates
+
+if TYPE_CHECKING:
+    from bundle.cohorts.slices import Slices
+    from bundle.networks.classifier import AttributeClassifier
+    from bundle.networks.latent import LatentAutoencoder
 
 NUM_DRAWS = 100
 
@@ -114,6 +120,12 @@ def guide_target(target: Tensor, rates: Tensor) -> Tensor:
     return target.double() @ rates.double()
 
 
+def on_simplex(shares: Tensor) -> Tensor:
+    """Shares (G,) cut to [0, 1] and divided by their sum."""
+    cut = shares.clamp(0, 1)
+    return cut / cut.sum()
+
+
 @dataclass
 class IntegralAction:
     """Shifts the assigned proportions by what the batches have missed so far.
@@ -133,8 +145,7 @@ class IntegralAction:
         """The proportions to assign, (G,), on the simplex."""
         if self.sum is None:
             return target
-        shifted = (target + (self.gain * self.sum).clamp(-self.limit, self.limit)).clamp(0, 1)
-        return shifted / shifted.sum()
+        return on_simplex(target + (self.gain * self.sum).clamp(-self.limit, self.limit))
 
     def update(self, target: Tensor, share: Tensor) -> None:
         """Take in the share (G,) of one batch."""
@@ -152,7 +163,13 @@ class IntegralAction:
         self.sum = state["sum"]
 
 
-def overall_target(attribute: Attribute, written: Mapping[str, float] | None, rows: Sequence[Mapping]) -> Tensor:
+def overall_target(targets: Mapping[str, Tensor], strata: Sequence[str], shares: Tensor) -> Tensor:
+    """Proportions (G,) of all images when each stratum has its ``targets`` (G,): prompts have ``strata`` and ``shares``
+    (P,)."""
+    return torch.stack([targets[name] for name in strata]).T @ shares
+
+
+def _proportions(attribute: Attribute, written: Mapping[str, float] | None, rows: Sequence[Mapping]) -> Tensor:
     """Target proportions (G,): as written, or those of the subjects of ``rows`` (the target cohort)."""
     if written is not None:
         return torch.from_numpy(attribute.proportions(written, "target"))
@@ -172,19 +189,18 @@ def target_proportions(
     be proportions.
     """
     if stratum is None:
-        return {"all": overall_target(attribute, written, rows)}
+        return {"all": _proportions(attribute, written, rows)}
     if written is not None:
         named = {name: attribute.proportions(shares, f"target, {name}") for name, shares in written.items()}
         mean = np.mean(list(named.values()), axis=0)
         return {"all": torch.from_numpy(mean)} | {name: torch.from_numpy(p) for name, p in named.items()}
     values = sorted({str(row[stratum]) for row in rows if row.get(stratum) is not None})
     parts = {value: [row for row in rows if str(row.get(stratum)) == value] for value in values} | {"all": list(rows)}
-    return {name: overall_target(attribute, None, part) for name, part in parts.items()}
+    return {name: _proportions(attribute, None, part) for name, part in parts.items()}
 
 
-@torch.no_grad()
 def guide_rates(
-    guide: nn.Module, autoencoder: nn.Module, slices, attribute: Attribute, batch_size: int = 64
+    guide: AttributeClassifier, autoencoder: LatentAutoencoder, slices: Slices, attribute: Attribute
 ) -> JudgeRates:
     """How the guide calls slices of known group after the autoencoder; ``matrix`` (G, G) is what :func:`guide_target`
     takes.
@@ -193,8 +209,5 @@ def guide_rates(
     """
     truth = attribute.indices(slices.rows)
     known = np.flatnonzero(truth >= 0)
-    device = next(autoencoder.parameters()).device
-    parts = torch.from_numpy(known).split(batch_size)
-    decoded = (autoencoder.reconstruct(slices.pixels(part).to(device)) for part in parts)
-    calls = torch.cat([guide(images).argmax(1).cpu() for images in decoded])
+    calls = guide.predict(autoencoder.reconstruct(slices.pixels(torch.from_numpy(known)))).argmax(1)
     return judge_rates(calls.numpy(), truth[known], np.asarray(slices.subjects())[known], attribute.groups)

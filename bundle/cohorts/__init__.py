@@ -8,7 +8,7 @@ from typing import Any
 
 from bundle.attributes import Attribute
 from bundle.cohorts import phantom
-from bundle.cohorts.record import read_datalist
+from bundle.cohorts.record import Record, read_datalist, require_disjoint
 from bundle.cohorts.slices import Slices, volume_slices
 from bundle.errors import InputError
 
@@ -25,14 +25,23 @@ def datalist_slices(
     """Slices of volumes that datalists name, one datalist per ``role`` (see ``cohorts.record``).
 
     All datalists that are there are checked first, so that a fault of a later role is found before any compute. Raises
-    InputError for a role without a datalist and for whatever ``read_datalist`` finds wrong.
+    InputError for a role without a datalist, for whatever ``read_datalist`` finds wrong, and when judge or validation
+    share a subject with each other or with those who make the images.
     """
     if role not in datalists:
         raise InputError(f"datalists: no '{role}'; give its datalist, there are {', '.join(sorted(datalists))}")
     columns, groups = [*modalities, "seg"], {attribute.name: attribute.groups}
     wanted = {name: path for name, path in datalists.items() if name == role or Path(path).is_file()}
     records = {name: read_datalist(path, columns, groups) for name, path in wanted.items()}
+    _require_independent(records)
     return volume_slices(records[role], modalities, levels, transform, cache_dir, label=f"slices of {role}")
+
+
+def _require_independent(records: Mapping[str, Sequence[Record]]) -> None:
+    subjects = {role: {record["subject"] for record in part} for role, part in records.items()}
+    for role in ("source", "target", "guide"):
+        measuring = {name: subjects[name] for name in ("judge", "validation") if name in subjects}
+        require_disjoint(**{role: subjects.get(role, set())}, **measuring)
 
 
 def phantom_slices(role: str, root: str | Path, **pipeline: Any) -> Slices:

@@ -27,6 +27,7 @@ from bundle.cohorts.phantom_anatomy import MODALITIES, Subject, draw_subject, re
 from bundle.cohorts.phantom_reader import read_lesion, read_trait
 from bundle.cohorts.record import write_datalist
 from bundle.errors import InputError
+from bundle.files import write_whole
 
 __all__ = ["COHORTS", "Cohort", "draw_cohort", "generate", "read_lesion", "read_trait"]
 
@@ -123,7 +124,7 @@ def _claim(folder: Path, parameters: dict) -> Path:
     if marker.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_text(marker, json.dumps(parameters))
+    write_whole(marker, json.dumps(parameters).encode())
     return folder
 
 
@@ -203,10 +204,4 @@ def _write_truth(path: Path, rows: list[dict]) -> None:
     writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    _write_text(path, text.getvalue())
-
-
-def _write_text(path: Path, text: str) -> None:
-    beside = path.with_name(f"{path.name}.partial{os.getpid()}")
-    beside.write_text(text)
-    beside.replace(path)
+    write_whole(path, text.getvalue().encode())

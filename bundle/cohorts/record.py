@@ -20,6 +20,7 @@ import nibabel as nib
 import numpy as np
 
 from bundle.errors import InputError
+from bundle.files import write_whole
 
 Record = dict[str, Any]
 
@@ -68,12 +69,8 @@ def write_datalist(path: str | Path, records: Sequence[Record]) -> None:
 
     Values of type ``Path`` are written relative to the datalist's folder; everything else as it is.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps([_relative(record, path.parent) for record in records], indent=1)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    text = json.dumps([_relative(record, Path(path).parent) for record in records], indent=1)
+    write_whole(path, f"{text}\n".encode())
 
 
 def split_by_subject(

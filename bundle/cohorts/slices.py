@@ -21,9 +21,11 @@ from tqdm import tqdm
 from bundle.attributes import Attribute
 from bundle.cohorts.record import Record
 from bundle.errors import InputError
-from bundle.files import write_tensors
+from bundle.files import read_tensors, write_tensors
+from bundle.weights import digest
 
 MIN_LESION_PIXELS = 12
+PATHS = ("t1", "t1ce", "t2", "flair", "seg")  # columns of a record that are no facts
 
 
 @dataclass(frozen=True)
@@ -43,15 +45,26 @@ class Slices:
 
     def where(self, keep: Callable[[Mapping], bool]) -> Slices:
         """The slices whose row satisfies ``keep``."""
-        index = [i for i, row in enumerate(self.rows) if keep(row)]
-        return Slices(self.images[index], [self.rows[i] for i in index])
+        return self._at([i for i, row in enumerate(self.rows) if keep(row)])
 
     def first(self, number: int) -> Slices:
         return Slices(self.images[:number], self.rows[:number])
 
-    def every(self, step: int) -> Slices:
-        """Every ``step``-th slice."""
-        return Slices(self.images[::step], self.rows[::step])
+    def per_subject(self, number: int) -> Slices:
+        """``number`` slices of each subject; from one subject to the next others, so that all kinds of slices serve."""
+        places: dict[str, list[int]] = {}
+        for place, subject in enumerate(self.subjects()):
+            places.setdefault(subject, []).append(place)
+        kept = set()
+        for turn, own in enumerate(places.values()):
+            kept.update(own[(turn * number + i) % len(own)] for i in range(min(number, len(own))))
+        return self._at(sorted(kept))
+
+    def halves(self) -> tuple[Slices, Slices]:
+        """The slices of the first half of the subjects, and those of the others."""
+        subjects = list(dict.fromkeys(self.subjects()))
+        first = subjects[: len(subjects) // 2]
+        return self.of(first), self.without(first)
 
     def of(self, subjects: Iterable[str]) -> Slices:
         """The slices of these subjects."""
@@ -65,6 +78,13 @@ class Slices:
 
     def subjects(self) -> list[str]:
         return [row["subject"] for row in self.rows]
+
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that depend on every image."""
+        return hashlib.sha256(self.images.numpy().tobytes()).hexdigest()[:16]
+
+    def _at(self, places: Sequence[int]) -> Slices:
+        return Slices(self.images[places], [self.rows[i] for i in places])
 
 
 def volume_slices(
@@ -82,7 +102,7 @@ def volume_slices(
     """
     files, rows = [], []
     for record in records:
-        facts = {key: value for key, value in record.items() if not _is_path(key, value)}
+        facts = {key: value for key, value in record.items() if key not in (*PATHS, *modalities)}
         for modality in modalities:
             files.append({"image": record[modality], "seg": record["seg"]})
             rows.append([{**facts, "modality": modality, "level": level} for level in levels])
@@ -106,8 +126,8 @@ def file_slices(
     key = pickle_hashing([list(files), list(rows), transform]).decode()
     path = Path(cache_dir) / f"slices_{key}.pt"
     if path.is_file():
-        return Slices(**torch.load(path, weights_only=True))
-    cores = len(os.sched_getaffinity(0))
+        return Slices(**read_tensors(path))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     loader = DataLoader(Dataset(files, _Quantised(transform)), batch_size=None, num_workers=cores)
     images, described = [], []
     for known, item in zip(rows, tqdm(loader, desc=label, unit="file", leave=False), strict=True):
@@ -148,21 +168,14 @@ def _centroid(mask: Tensor, columns: Tensor) -> Tensor:
     return (weight * columns).sum(-1) / weight.sum(-1).clamp_min(1)
 
 
-def _is_path(key: str, value: object) -> bool:
-    return key in ("t1", "t1ce", "t2", "flair", "seg") or isinstance(value, Path)
-
-
 def encoded(slices: Slices, encoder: nn.Module, cache_dir: str | Path, batch_size: int = 64) -> Tensor:
     """Latents (N, C, h, w) of slices: posterior means by ``encoder.encode``, kept on disk after the first time.
 
     The file is named by a digest of the images and of the encoder's weights.
     """
-    digest = hashlib.sha256(slices.images.numpy().tobytes())
-    for value in encoder.state_dict().values():
-        digest.update(value.cpu().numpy().tobytes())
-    path = Path(cache_dir) / f"latents_{digest.hexdigest()[:16]}.pt"
+    path = Path(cache_dir) / f"latents_{slices.fingerprint()}_{digest(encoder)}.pt"
     if path.is_file():
-        return torch.load(path, weights_only=True)
+        return read_tensors(path)
     device = next(encoder.parameters()).device
     batches = tqdm(torch.arange(len(slices)).split(batch_size), desc="latents", unit="batch", leave=False)
     with torch.no_grad():
@@ -174,22 +187,21 @@ def encoded(slices: Slices, encoder: nn.Module, cache_dir: str | Path, batch_siz
 def with_proportions(
     slices: Slices, attribute: Attribute, written: Mapping[str, float] | None, number: int
 ) -> Slices:
-    """About ``number`` slices of whole subjects in the written proportions, or, without any, in the cohort's own.
-
-    The subjects are the last ones of each group, which a job that takes the first ones has not seen.
+    """About ``number`` slices of whole subjects in the written proportions, or, without any, in the cohort's own; fewer
+    where a group has not enough. Raises InputError when it has nobody.
     """
     groups = attribute.indices(slices.rows)
     if written is None:
         shares = attribute.observed_proportions(slices.rows, "cohort")
     else:
         shares = attribute.proportions(written, "target")
-    per_subject = len(slices) / len(set(slices.subjects()))
-    kept: set[str] = set()
-    for group, share in enumerate(shares):
-        subjects = list(dict.fromkeys(row["subject"] for row, g in zip(slices.rows, groups, strict=True) if g == group))
-        wanted = round(number / per_subject * share)
-        kept.update(subjects[-wanted:] if wanted else [])
-    return slices.where(lambda row: row["subject"] in kept)
+    subjects = np.array(slices.subjects())
+    members = [list(dict.fromkeys(subjects[groups == group])) for group in range(len(shares))]
+    wanted = number * len(set(subjects)) / len(slices)
+    total = min([wanted, *(len(found) / share for found, share in zip(members, shares, strict=True) if share > 0)])
+    if total == 0:
+        raise InputError("target: asks for a group of which the cohort has nobody; ask for none of it or add some")
+    return slices.of(s for found, share in zip(members, shares, strict=True) for s in found[: round(total * share)])
 
 
 def oversampled(slices: Slices, attribute: Attribute, written: Mapping[str, float]) -> Slices:
@@ -206,4 +218,4 @@ def oversampled(slices: Slices, attribute: Attribute, written: Mapping[str, floa
     total = max(len(found) / share for found, share in zip(members, shares, strict=True) if share > 0)
     repeated = [np.resize(found, round(total * share)) for found, share in zip(members, shares, strict=True)]
     index = np.sort(np.concatenate([np.flatnonzero(groups < 0), *repeated]))
-    return Slices(slices.images[torch.from_numpy(index)], [slices.rows[i] for i in index])
+    return Slices(slices.images[torch.from_numpy(index)], [slices.rows[i] for i in index.tolist()])

@@ -38,7 +38,7 @@ def auc(scores: ArrayLike, truth: ArrayLike, strata: ArrayLike | None = None, co
     return symmetric(right.sum() / pairs.sum(), sum(map(jackknife_variance, without)), confidence)
 
 
-def by_person(values: ArrayLike, subjects: Sequence[str]) -> Floats:
+def by_subject(values: ArrayLike, subjects: Sequence[str]) -> Floats:
     """Means over the images of each person, (P, ...), in the order in which the persons first come."""
     values = np.asarray(values, dtype=np.float64)
     index = {subject: number for number, subject in enumerate(dict.fromkeys(subjects))}

@@ -28,12 +28,17 @@ from bundle.evaluation.prevalence import AdjustedCount, JudgeRates, adjusted_cou
 
 @dataclass(frozen=True)
 class LesionShare:
-    """Share of images that show a lesion, over all and by group, the plain share read, and how many images."""
+    """Share of images that show a lesion, over all and by group, the plain share read, and how many images.
+
+    ``plausible`` is False when the share lies outside [0, 1] beyond its error: then the reader errs otherwise on these
+    images than on the validation images, and the interval is the whole range.
+    """
 
     share: Estimate
     by_group: dict[str, float]
     raw: float
     n: int
+    plausible: bool
 
 
 def reader_rates(
@@ -90,9 +95,11 @@ def _share(cells: NDArray[np.int64], rates: JudgeRates, confidence: float) -> Le
     count = adjusted_count(cells, rates)
     value, variance = count.value[1::2].sum(), count.covariance[1::2, 1::2].sum()  # odd cells have a lesion
     share = symmetric(value, variance, quantile=t.ppf((1 + confidence) / 2, count.degrees))
-    low, high = np.clip([share.low, share.high], 0, 1).tolist() if count.measurable else (0.0, 1.0)
+    plausible = share.low <= 1 and share.high >= 0
+    known = count.measurable and plausible
+    low, high = np.clip([share.low, share.high], 0, 1).tolist() if known else (0.0, 1.0)
     share = replace(share, low=low, high=high)
-    return LesionShare(share, _by_group(count), float((cells % 2).mean()), len(cells))
+    return LesionShare(share, _by_group(count), float((cells % 2).mean()), len(cells), plausible)
 
 
 def _by_group(count: AdjustedCount) -> dict[str, float]:

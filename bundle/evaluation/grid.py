@@ -26,6 +26,7 @@ def sample_grid(
     p_after: ArrayLike,
     path: str | Path,
     group: str = "male",
+    note: str = "",
     pairs_per_row: int = 4,
 ) -> Path:
     """Draw pairs of images made from the same noise and prompt as a PNG 1,200 pixels wide; return its path.
@@ -40,6 +41,7 @@ def sample_grid(
         p_after: the same after.
         path: of the PNG; its bytes depend on the other arguments alone.
         group: name of the group whose probability is given.
+        note: added to the legend, such as how the pairs were chosen.
         pairs_per_row: fewer make the images larger.
 
     Raises:
@@ -55,7 +57,7 @@ def sample_grid(
     rows = -(-len(images) // pairs_per_row)
     figure = Figure(figsize=(WIDTH / 100, (TITLE + rows * pair_height) / 100), dpi=100, facecolor="white")
     title = "Synthetic images before and after, in pairs from the same noise and prompt"
-    legend = f"p: the judge's probability of {group}; bold where its call changes"
+    legend = f"p: the judge's probability of {group}; bold where its call changes" + f"; {note}" * bool(note)
     _text(figure, WIDTH / 2, 10, title, size=14, ha="center", weight="bold")
     _text(figure, WIDTH / 2, 36, legend, size=10, ha="center")
     for k, prompt in enumerate(prompts):

@@ -85,7 +85,7 @@ def side(
         "clip_similarity": clip_similarity,
         "faithfulness": _faithfulness(faithfulness or {}),
         "guidance": list(guidance),
-        "cautions": _cautions(count),
+        "cautions": [*_cautions(count), *_lesion_cautions(faithfulness or {})],
     }
 
 
@@ -115,15 +115,19 @@ def assemble(
     real: Entry,
     before: Entry,
     after: Entry,
+    change: AdjustedCount,
     kid_change: Mapping[str, Estimate],
     trajectory: Sequence[Entry],
     seconds: Mapping[str, float],
     versions: Mapping[str, str],
     margin: float = 0.05,
-    strata: Mapping[str, Mapping[str, float]] | None = None,
+    strata: Mapping[str, Entry] | None = None,
     **more: Any,
 ) -> Entry:
     """Join the parts into the report; `real` has `ambiguity`, `agreement` and `n`, and may have `kid` by feature space.
+
+    `change` is that of the proportions in pairs of images, from `paired_difference`; `strata` holds, where targets are
+    given within strata, each one's target and its shares before and after.
 
     Numbers of numpy and torch become Python's, and what is not finite becomes None. `more` is kept as it is.
     """
@@ -138,6 +142,7 @@ def assemble(
         "real": {**real, "kid": _estimates(real.get("kid", {}))},
         "before": before,
         "after": after,
+        "change": {"value": _named(change, change.value), "ci95": _named(change, change.interval(0.95))},
         "kid_change": _estimates(kid_change),
         "trajectory": list(trajectory),
         "seconds": dict(seconds),
@@ -197,6 +202,11 @@ def _cautions(count: AdjustedCount) -> list[str]:
         "the judge is weak: recalls sum to less than 1.4": len(count.groups) == 2 and youden < 0.4,
     }
     return [text for text, holds in found.items() if holds]
+
+
+def _lesion_cautions(shares: Mapping[str, LesionShare | None]) -> list[str]:
+    text = "the lesion reader errs differently on these images than on real ones: the share with a lesion is rough"
+    return [text] if any(share is not None and not share.plausible for share in shares.values()) else []
 
 
 def _plain(value: Any) -> Any:

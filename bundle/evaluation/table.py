@@ -29,6 +29,10 @@ def _proportion_rows(report: Entry) -> Iterator[Row]:
     if any(entry["true_proportion"] for entry in sides):
         for group in groups:
             yield f"{group}, true share", *(_share(entry, group, "true_") for entry in sides), ""
+    yield f"{groups[-1]}, change", "", _change(report["change"], groups[-1]), ""
+    for name, stratum in report.get("strata", {}).items():
+        shares = (_share(stratum[side], groups[-1]) for side in ("before", "after"))
+        yield f"{groups[-1]}, {name}", *shares, _percent(stratum["target"][groups[-1]])
     yield _row("gap", sides, lambda entry: _percent(entry["gap"]))
     yield f"verdict within {_percent(report['margin'])}", *(entry["verdict"] for entry in sides), ""
     yield _row("tipping point", sides, lambda entry: _percent(entry["tipping_point"]))
@@ -66,6 +70,11 @@ def _share(entry: Entry, group: str, prefix: str = "") -> str:
     if not entry[f"{prefix}proportion"]:
         return "-"
     return _with_ends(entry[f"{prefix}proportion"][group], entry[f"{prefix}ci95"][group])
+
+
+def _change(change: Entry, group: str) -> str:
+    low, high = change["ci95"][group]
+    return f"{100 * change['value'][group]:+z.1f} % [{100 * low:+z.1f}, {100 * high:+z.1f}]"
 
 
 def _lesion(entry: Entry, key: str) -> str:

@@ -35,9 +35,10 @@ class LatentAutoencoder(nn.Module):
         return self.autoencoder.decode(latents * self.std + self.mean)
 
     @torch.no_grad()
-    def reconstruct(self, images: Tensor) -> Tensor:
-        """Images (N, 1, H, W) through the autoencoder, in [0, 1]: what a perfect denoiser would show."""
-        return self.decode(self.encode(images)).clamp(0, 1)
+    def reconstruct(self, images: Tensor, batch_size: int = 64) -> Tensor:
+        """Images (N, 1, H, W) through the autoencoder, on the CPU, in [0, 1]: what a perfect denoiser would show."""
+        parts = (part.to(self.mean.device) for part in images.split(batch_size))
+        return torch.cat([self.decode(self.encode(part)).clamp(0, 1).cpu() for part in parts])
 
     @torch.no_grad()
     def standardise(self, batches: Iterable[Tensor]) -> None:

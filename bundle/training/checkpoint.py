@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
-import torch
 from ignite.engine import Engine, Events
 
 from bundle.errors import InputError
-from bundle.files import write_tensors
+from bundle.files import read_tensors, write_tensors
 from bundle.training.draws import Draws
 
 logger = logging.getLogger(__name__)
@@ -60,7 +59,7 @@ class Checkpoint:
     def _read(self) -> dict | None:
         if not self.path.is_file():
             return None
-        saved = torch.load(self.path, map_location="cpu", weights_only=True)
+        saved = read_tensors(self.path)
         changed = sorted(k for k in self.settings if saved["settings"].get(k) != self.settings[k])
         if changed:
             raise InputError(

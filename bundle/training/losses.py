@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import open_clip
 import torch
+from monai.inferers import Inferer
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
@@ -38,7 +39,7 @@ class ContrastiveLoss(nn.Module):
         return self.loss(*output)
 
 
-class CaptionPairs(nn.Module):
+class CaptionPairs(Inferer):
     """MONAI's inferer interface for a CLIP: images and tokens in, both embeddings and the logit scale out."""
 
     def __call__(self, images: Tensor, network: nn.Module, tokens: Tensor) -> tuple[Tensor, ...]:

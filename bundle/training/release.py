@@ -41,12 +41,14 @@ def record_release(path: Path, command: str, figures: dict) -> None:
     print(f"{path}: " + ", ".join(f"{k} {v}" for k, v in rounded.items()))
 
 
-def reconstructions(autoencoder: LatentAutoencoder, slices: Slices, batch_size: int = 64) -> Tensor:
+def reconstructions(autoencoder: LatentAutoencoder, slices: Slices) -> Tensor:
     """Slices through the autoencoder, (N, 1, H, W) uint8."""
-    device = autoencoder.mean.device
-    parts = torch.arange(len(slices)).split(batch_size)
-    images = [autoencoder.reconstruct(slices.pixels(part).to(device)).cpu() for part in parts]
-    return (torch.cat(images) * 255).round().to(torch.uint8)
+    return (autoencoder.reconstruct(slices.pixels()) * 255).round().to(torch.uint8)
+
+
+def _some(number: int, at_most: int = 1024) -> Tensor:
+    """Places of slices drawn at random, always the same; every n-th slice would be of one modality or level."""
+    return torch.randperm(number, generator=torch.Generator().manual_seed(0))[:at_most]
 
 
 def release_autoencoder(
@@ -55,7 +57,7 @@ def release_autoencoder(
     """Set the latents' statistics from the training slices and write the weights; figures on held-out slices."""
     autoencoder.eval()
     device = autoencoder.mean.device
-    sample = torch.arange(0, len(train), max(1, len(train) // 1024)).split(64)
+    sample = _some(len(train)).split(64)
     autoencoder.standardise(train.pixels(part).to(device) for part in sample)
     shown = held_out.first(512)
     error = (reconstructions(autoencoder, shown).float() / 255 - shown.pixels()).abs()
@@ -117,7 +119,7 @@ def release_clip(
     with torch.no_grad():
         words = clip.text_features(texts)
         device = clip.mean.device
-        parts = torch.arange(0, len(slices), max(1, len(slices) // 1000)).split(64)
+        parts = _some(len(slices)).split(64)
         right = [
             (clip.image_features(slices.pixels(p).to(device)) @ words.T).argmax(1).cpu()
             == torch.tensor([texts.index(captions[int(i)]) for i in p])

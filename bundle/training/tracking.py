@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import ignite.distributed as idist
@@ -54,8 +55,8 @@ class MlflowTracking(MLFlowHandler):
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.failed)
 
     def start(self, engine: Engine) -> None:
-        if self.id_file.is_file():
-            self.cur_run = self.client.get_run(self.id_file.read_text().strip())
+        self.cur_run = _known_run(self.client, self.id_file)
+        if self.cur_run is not None:
             self.client.update_run(self.cur_run.info.run_id, status="RUNNING")
             self.experiment_param = None
         super().start(engine)
@@ -66,6 +67,44 @@ class MlflowTracking(MLFlowHandler):
             status = mlflow.entities.RunStatus.to_string(mlflow.entities.RunStatus.FAILED)
             self.client.set_terminated(self.cur_run.info.run_id, status=status)
         raise error
+
+
+def _known_run(client: mlflow.MlflowClient, id_file: Path) -> mlflow.entities.Run | None:
+    """The run whose id a job has left, where there is one and the tracking server still has it."""
+    try:
+        return client.get_run(id_file.read_text().strip())
+    except (FileNotFoundError, mlflow.MlflowException):
+        return None
+
+
+def log_results(output_dir: str, tracking_uri: str, files: Sequence[str]) -> None:
+    """Add ``files`` of ``output_dir`` to the MLflow run of the job that began there, and the numbers of report.json.
+
+    Without such a run, as when weights from elsewhere are evaluated, there is a new one.
+    """
+    folder, client = Path(output_dir), mlflow.MlflowClient(tracking_uri=tracking_uri)
+    run = _known_run(client, folder / "mlflow_run.txt")
+    if run is None:
+        name = f"evaluate-{time.strftime('%Y%m%dT%H%M%S')}"
+        experiment = client.get_experiment_by_name("evaluate")
+        number = experiment.experiment_id if experiment else client.create_experiment("evaluate")
+        run = client.create_run(number, run_name=name)
+        write_whole(folder / "mlflow_run.txt", run.info.run_id.encode())
+    for name in files:
+        client.log_artifact(run.info.run_id, str(folder / name))
+    for name, value in _flat(json.loads((folder / "report.json").read_text())):
+        client.log_metric(run.info.run_id, name, value)
+    client.set_terminated(run.info.run_id)
+
+
+def _flat(entry: Mapping, path: str = "") -> Iterator[tuple[str, float]]:
+    """Numbers of a nested dictionary with their keys joined by slashes; lists are left out."""
+    for key, value in entry.items():
+        name = f"{path}{key}".replace(" ", "_")
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}/")
+        elif isinstance(value, int | float):
+            yield name, float(value)
 
 
 class Progress(ProgressBar):

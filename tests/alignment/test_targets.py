@@ -16,6 +16,7 @@ from bundle.alignment.targets import (
     assign_per_stratum,
     guide_rates,
     guide_target,
+    overall_target,
     target_proportions,
 )
 from bundle.attributes import Attribute
@@ -211,24 +212,21 @@ class TestGuideSpace:
             def pixels(self, index):
                 return self.values[index].view(-1, 1, 1, 1)
 
-        class Darker(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.by = torch.nn.Parameter(torch.tensor(0.15))
-
+        class Darker:
             def reconstruct(self, images):
-                return images - self.by
+                return images - 0.15
 
-        def guide(images):  # male from .5 on
-            score = images.flatten()
-            return torch.stack([torch.full_like(score, 0.5), score], 1)
+        class Guide:  # male from .5 on
+            def predict(self, images):
+                score = images.flatten()
+                return torch.stack([torch.full_like(score, 0.5), score], 1)
 
         slices = Slices("female", "female", "male", "male", "male", "male", None)
-        rates = guide_rates(guide, Darker(), slices, SEX, batch_size=3)
+        rates = guide_rates(Guide(), Darker(), slices, SEX)
         # decoded: women -.05 and .75; men .65, .45, .40 and .05 (before decoding three of four were above .5)
         assert rates.matrix.tolist() == [[0.5, 0.5], [0.75, 0.25]]
         with pytest.raises(InputError, match="female"):
-            guide_rates(guide, Darker(), Slices(*["male"] * 7), SEX)
+            guide_rates(Guide(), Darker(), Slices(*["male"] * 7), SEX)
 
 
 class TestIntegralAction:
@@ -278,6 +276,13 @@ ROWS = [
     {"subject": "d", "sex": None, "grade": "LGG"},
     {"subject": "e", "sex": "male", "grade": None},
 ]
+
+
+def test_the_overall_target_goes_by_the_prompts():
+    targets = {"HGG": torch.tensor([0.4, 0.6]), "LGG": torch.tensor([0.6, 0.4]), "all": torch.tensor([0.5, 0.5])}
+    shares = torch.tensor([0.6, 0.1, 0.3])
+    found = overall_target(targets, ["HGG", "LGG", "all"], shares)
+    assert found.tolist() == pytest.approx([0.24 + 0.06 + 0.15, 0.36 + 0.04 + 0.15])
 
 
 class TestTargetProportions:

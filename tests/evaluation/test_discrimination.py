@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from bundle.errors import InputError
-from bundle.evaluation.discrimination import auc, by_person, cross_validated, field_of_view, unexplained
+from bundle.evaluation.discrimination import auc, by_subject, cross_validated, field_of_view, unexplained
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def test_too_few_to_compare_are_refused():
         auc([1, 2, 3, 4], [0, 0, 1, 1], ["x", "x", "y", "y"])
 
 
-def test_means_by_person_keep_the_order_of_coming():
-    assert by_person([1, 5, 3, 7], ["b", "a", "b", "a"]).tolist() == [2, 6]
-    assert by_person([[1, 0], [5, 1], [3, 2]], ["b", "a", "b"]).tolist() == [[2, 1], [5, 1]]
+def test_means_by_subject_keep_the_order_of_coming():
+    assert by_subject([1, 5, 3, 7], ["b", "a", "b", "a"]).tolist() == [2, 6]
+    assert by_subject([[1, 0], [5, 1], [3, 2]], ["b", "a", "b"]).tolist() == [[2, 1], [5, 1]]
 
 
 def test_a_score_never_knows_its_own_fold():

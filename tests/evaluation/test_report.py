@@ -8,7 +8,7 @@ import torch
 
 from bundle.evaluation.estimate import Estimate
 from bundle.evaluation.faithfulness import lesion_faithfulness, reader_rates
-from bundle.evaluation.prevalence import adjusted_count, judge_rates
+from bundle.evaluation.prevalence import adjusted_count, judge_rates, paired_difference
 from bundle.evaluation.report import assemble, judge_card, package_versions, share_row, side, write_json
 from bundle.evaluation.table import table
 
@@ -31,8 +31,12 @@ def rates():
     return judge_rates(calls, truth, np.arange(1000), SEXES)
 
 
+def calls_of(male, n=2048):
+    return (np.arange(n) < round(n * (0.05 + 0.9 * male))).astype(int)
+
+
 def one_side(rates, male, n=2048, **more):
-    calls = (np.arange(n) < round(n * (0.05 + 0.9 * male))).astype(int)
+    calls = calls_of(male, n)
     p = np.where(np.arange(n) % 10 == 0, 0.6, 0.95)  # a tenth is ambiguous
     p = np.where(calls == 1, p, 1 - p)
     truth = np.arange(200) // 100
@@ -63,6 +67,7 @@ def report(rates):
         real={"ambiguity": 0.09, "agreement": 0.95, "n": 500},
         before=one_side(rates, 0.85),
         after=one_side(rates, 0.58),
+        change=paired_difference(calls_of(0.85), calls_of(0.58), rates),
         kid_change={"clip": Estimate(-0.002, -0.004, 0.0, 0.001)},
         trajectory=[share_row(np.arange(512) % 2, rates, TARGET, iteration=10, seconds=61.5)],
         seconds={"align": 250.2, "evaluate": 180},
@@ -94,6 +99,8 @@ def test_figures(report):
     assert before["raw_proportion"]["male"] == 1669 / 2048
     assert before["proportion"]["male"] == pytest.approx((1669 / 2048 - 0.05) / 0.9)
     assert before["gap"] == pytest.approx(before["proportion"]["male"] - 0.58)
+    # of 2,048 pairs 1,669 - 1,171 are called differently
+    assert report["change"]["value"]["male"] == pytest.approx((1171 - 1669) / 2048 / 0.9)
     assert (before["verdict"], after["verdict"]) == ("not aligned", "aligned")
     assert before["ci95"]["male"][0] < before["proportion"]["male"] < before["ci95"]["male"][1]
     assert before["true_proportion"] == before["proportion"]
@@ -149,7 +156,16 @@ def test_what_was_not_measured_is_a_dash(rates, report):
     p = np.tile([0.1, 0.9], (600, 1))
     bare = side(p, np.ones(600, int), rates, TARGET)
     text = table(
-        assemble(**{**report, "judge": judge_card(rates, None), "before": bare, "after": bare, "kid_change": {}})
+        assemble(
+            **{
+                **report,
+                "judge": judge_card(rates, None),
+                "before": bare,
+                "after": bare,
+                "change": paired_difference([0, 1], [1, 1], rates),
+                "kid_change": {},
+            }
+        )
     )
     rows = by_name(text)
     assert rows["CLIP similarity"].split()[-2:] == ["-", "-"]

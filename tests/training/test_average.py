@@ -77,7 +77,7 @@ class TestSnapshots:
         engine = Engine(lambda *_: average.update(network(2.0)))
         snapshots.attach(engine)
         engine.run(range(5))
-        written = {path.name: float(torch.load(path)["weight"]) for path in tmp_path.glob("*.pt")}
+        written = {path.name: float(torch.load(path, weights_only=True)["weight"]) for path in tmp_path.glob("*.pt")}
         # 1 + 1/2, + 1/4 | + 1/8, + 1/16; single numbers are kept in fp32
         assert written == {"iteration_0002.pt": 1.75, "iteration_0004.pt": 1.9375}
         assert list(json.loads((tmp_path / "index.json").read_text())) == ["2", "4"]

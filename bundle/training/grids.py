@@ -1,0 +1,37 @@
+"""Pictures of what a model under tuning makes, from the same noise each time."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import ignite.distributed as idist
+from ignite.engine import Engine, Events
+from PIL import Image
+from torchvision.utils import make_grid
+
+from bundle.files import write_whole
+from bundle.generation import Draws, Sampler
+from bundle.training.average import WeightAverage
+
+
+class SampleGrids:
+    """After given iterations writes images by the averaged weights, side by side, to ``folder/iteration_NNNN.png``."""
+
+    def __init__(
+        self, average: WeightAverage, sampler: Sampler, draws: Draws, folder: str | Path, iterations: Sequence[int]
+    ):
+        self.average, self.sampler, self.draws = average, sampler, draws
+        self.folder, self.iterations = Path(folder), frozenset(iterations)
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if engine.state.iteration in self.iterations and idist.get_rank() == 0:
+            images = self.sampler.images(self.average.network, self.draws, label="sample grid")
+            grid = make_grid(images, nrow=8, padding=2)[0]  # grey in each of its three channels
+            png = io.BytesIO()
+            Image.fromarray((grid * 255).round().byte().numpy()).save(png, "png")
+            write_whole(self.folder / f"iteration_{engine.state.iteration:04d}.png", png.getvalue())
