@@ -1,6 +1,6 @@
 # Needs Python 3.11, git and make. Options go through variables, e.g.
-#   make align ARGS="--seed 1"                      for alignment and evaluation
-#   make align EVALUATE_ARGS="--num_images 2048"    for one of the two
+#   make align ARGS="--seed 1 --output_dir outputs/seed_1"   for alignment and evaluation
+#   make align EVALUATE_ARGS="--num_images 2048"             for one of the two; ALIGN_ARGS for the other
 PYTHON ?= python3.11
 RUN    := .venv/bin/python
 ARGS   ?=

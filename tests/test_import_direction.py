@@ -23,7 +23,6 @@ MAY_IMPORT = {
     "training": {"attributes", "prompts", "conditioning", "sampling", "generation"},
     "evaluating": {"attributes", "cohorts", "generation", "networks", "evaluation"},  # a job, like a config
     "alignment": {"attributes", "prompts", "conditioning", "sampling", "generation", "evaluation.prevalence"},
-    "fairdiffusion": {"attributes", "prompts", "conditioning", "sampling", "generation", "evaluation.prevalence"},
 }
 
 
