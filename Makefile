@@ -5,9 +5,9 @@ PYTHON ?= python3.11
 RUN    := .venv/bin/python
 ARGS   ?=
 
-# Threads that wait for each other sleep: by default they spin, and a second job on the same cores then slows both
-# more than tenfold.
-export OMP_WAIT_POLICY ?= PASSIVE
+# Threads wait for each other by spinning, but not for long: without a limit a second job on the same cores slows both
+# more than tenfold, and threads that sleep at once are slower than a single one.
+export GOMP_SPINCOUNT ?= 10000
 
 .PHONY: help align weights test test-slow lint clean
 .DEFAULT_GOAL := help
