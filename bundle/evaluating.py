@@ -73,7 +73,8 @@ class Evaluation:
             a member that would judge somebody whom it or the guide was trained on is refused.
         spaces: name -> image features for KID; ``similarity_space`` names the one for similarity to the reference.
         num_others: images at each other guidance scale; ``num_snapshot_images`` of each snapshot.
-        images_dir: where generated images are kept, named by what they depend on, so that evaluations can share them.
+        images_dir: where generated images and decoded slices are kept, named by what they depend on: evaluations can
+            share it.
         readers: where there are any.
     """
 
@@ -160,7 +161,7 @@ class Evaluation:
     def _errors(self) -> Errors:
         known = self.validation.where(lambda row: row[self.attribute.name] in self.attribute.groups)
         truth, subjects, groups = self.attribute.indices(known.rows), known.subjects(), self.attribute.groups
-        decoded = self.autoencoder.reconstruct(known.pixels())
+        decoded = self._decoded(known)
         probabilities = self.judge.predict(decoded, subjects).numpy()
         calls = probabilities.argmax(1)
         rates = judge_rates(calls, truth, subjects, groups)
@@ -185,10 +186,18 @@ class Evaluation:
         key = hashlib.sha256(f"{digest(denoiser)} {self.seed} {len(draws)} {scale}".encode())
         key.update(self.sampler.contexts.cpu().numpy().tobytes() + digest(self.autoencoder).encode())
         key.update(self.sampler.schedule.signal.numpy().tobytes() + draws.prompt.numpy().tobytes())
-        path = Path(self.images_dir) / f"{key.hexdigest()[:16]}.pt"
+        label = f"{label}, guidance {scale:g}"
+        return self._kept(key.hexdigest(), lambda: self.sampler.images(denoiser, draws, scale, label=label))
+
+    def _decoded(self, slices: Slices) -> Tensor:
+        """Slices through the autoencoder, kept like the generated images."""
+        key = hashlib.sha256(f"{slices.fingerprint()} {digest(self.autoencoder)}".encode())
+        return self._kept(key.hexdigest(), lambda: self.autoencoder.reconstruct(slices.pixels()))
+
+    def _kept(self, key: str, make: Callable[[], Tensor]) -> Tensor:
+        path = Path(self.images_dir) / f"{key[:16]}.pt"
         if not path.is_file():
-            made = self.sampler.images(denoiser, draws, scale, label=f"{label}, guidance {scale:g}")
-            write_tensors((made * 255).round().to(torch.uint8), path)
+            write_tensors((make() * 255).round().to(torch.uint8), path)
         return read_tensors(path).float() / 255
 
     @torch.no_grad()
@@ -221,7 +230,7 @@ class Evaluation:
 
     def _real(self, features: Mapping[str, np.ndarray]) -> dict:
         """The same figures of real slices through the autoencoder; KID between two halves of their subjects."""
-        decoded, subjects = self.autoencoder.reconstruct(self.real.pixels()), np.asarray(self.real.subjects())
+        decoded, subjects = self._decoded(self.real), np.asarray(self.real.subjects())
         judged, guided = self.judge.predict(decoded, subjects), self.guide.predict(decoded)
         half = np.isin(subjects, np.unique(subjects)[::2])
         between = {s: kid(f[half], f[~half], subjects[half], subjects[~half]) for s, f in features.items()}
