@@ -26,7 +26,7 @@ from scripts.results import RESULTS, summary, write_tables
 SEEDS = (0, 1, 2)
 NUM_IMAGES = 2048  # of a qualifying run, and of each of its snapshots
 NUM_SNAPSHOTS = 5
-COHORTS = ("source", "target", "validation", "guide", "judge")
+COHORTS = ("source", "target", "judge", "validation")
 
 
 @dataclass(frozen=True)

@@ -73,4 +73,5 @@ def random_models(tmp_path_factory) -> Path:
         shutil.copy(ROOT / "models" / name / "open_clip_config.json", folder / name)
         clip = Clip(f"local-dir:{folder / name}", trainable=True)
         save_file(clip.model.state_dict(), folder / name / "open_clip_model.safetensors")
+    (folder / "subjects.json").write_text('{"guide.pt": ["g"], "judge.pt": ["j"]}')
     return folder

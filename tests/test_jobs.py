@@ -110,7 +110,7 @@ def test_the_whole_chain_from_nothing_and_a_second_time(root, job, small_cohort,
     first = subprocess.run(made_by, cwd=root, capture_output=True, text=True, timeout=1800)
     assert first.returncode == 0, first.stderr[-3000:]
     made = {path.name for path in models.iterdir()}
-    assert made == {*WEIGHTS, "clip", "clip_neutral", "manifest.json", "README.md"}
+    assert made == {*WEIGHTS, "clip", "clip_neutral", "manifest.json", "subjects.json", "README.md"}
     manifest = (models / "manifest.json").read_text()
     second = subprocess.run([*made_by, "--check"], cwd=root, capture_output=True, text=True, timeout=300)
     assert second.returncode == 0, second.stderr[-3000:]

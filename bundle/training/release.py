@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bundle.attributes import Attribute
 from bundle.conditioning import Clip
+from bundle.errors import InputError
 from bundle.files import write_whole
 from bundle.weights import save_weights
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from bundle.networks.latent import LatentAutoencoder
 
 
+SUBJECTS = "subjects.json"
 FEW_SUBJECTS = 40  # fewer are not divided: they calibrate a classifier, and its figures are of them too
 
 
@@ -71,12 +73,14 @@ def release_autoencoder(
 def release_classifier(
     classifier: AttributeClassifier,
     attribute: Attribute,
+    slices: Slices,
     held_out: Slices,
     autoencoder: LatentAutoencoder,
     path: str,
     command: str,
 ) -> None:
-    """Calibrate on decoded held-out slices, write the weights; accuracy and AUC on plain and decoded ones."""
+    """Calibrate on decoded held-out slices, write the weights and whose ``slices`` they were trained on; accuracy and
+    AUC on plain and decoded ones."""
     labels = torch.from_numpy(attribute.indices(held_out.rows))
     known = labels >= 0
     decoded = reconstructions(autoencoder, held_out)[known].float() / 255
@@ -92,7 +96,25 @@ def release_classifier(
         if len(attribute.groups) == 2:
             figures[f"auc_{name}"] = float(roc_auc_score(labels[measuring], p[:, 1]))
         figures[f"ambiguous_{name}"] = float(((p[:, -1] > 0.3) & (p[:, -1] < 0.7)).float().mean())
+    record_subjects(saved, slices.subjects())
     record_release(saved, command, figures)
+
+
+def record_subjects(path: Path, subjects: Sequence[str]) -> None:
+    """Enter the subjects that a file of weights was trained on in the ``subjects.json`` beside it."""
+    known = path.with_name(SUBJECTS)
+    entries = json.loads(known.read_text()) if known.is_file() else {}
+    entries[path.name] = sorted(set(subjects))
+    write_whole(known, (json.dumps(dict(sorted(entries.items()))) + "\n").encode())
+
+
+def trained_on(folder: str, file: str) -> list[str]:
+    """The subjects that a file of weights was trained on. Raises InputError when that is not known."""
+    known = Path(folder) / SUBJECTS
+    entries = json.loads(known.read_text()) if known.is_file() else {}
+    if file not in entries:
+        raise InputError(f"{known}: no subjects of '{file}'; train it with configs/train_classifier.yaml")
+    return entries[file]
 
 
 def _divided(subjects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

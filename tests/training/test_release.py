@@ -9,8 +9,9 @@ from torch import nn
 
 from bundle.attributes import Attribute
 from bundle.cohorts.slices import Slices
+from bundle.errors import InputError
 from bundle.networks.classifier import AttributeClassifier
-from bundle.training.release import _divided, release_classifier
+from bundle.training.release import _divided, release_classifier, trained_on
 
 SEX = Attribute("sex", ["female", "male"])
 
@@ -47,8 +48,11 @@ def slices(subjects):
 
 @pytest.mark.parametrize("subjects", [10, 60])
 def test_a_classifier_is_calibrated_and_its_figures_are_entered(brightness, tmp_path, subjects):
-    release_classifier(brightness, SEX, slices(subjects), Same(), str(tmp_path / "guide.pt"), "command")
+    release_classifier(brightness, SEX, slices(3), slices(subjects), Same(), str(tmp_path / "guide.pt"), "command")
     figures = json.loads((tmp_path / "manifest.json").read_text())["guide.pt"]["figures"]
+    assert trained_on(str(tmp_path), "guide.pt") == ["p0", "p1", "p2"]
+    with pytest.raises(InputError, match="subjects.json: no subjects of 'judge.pt'; train it"):
+        trained_on(str(tmp_path), "judge.pt")
     assert figures["temperature"] > 2
     assert 0.6 < figures["auc_plain"] < 0.9
     assert figures["accuracy_decoded"] == pytest.approx(figures["accuracy_plain"], abs=0.02)
