@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bundle.alignment.losses import hold, image_consistency, marginal_loss, text_consistency, transport_loss
 from bundle.alignment.reference import ReferencePool
-from bundle.alignment.targets import IntegralAction, assign_per_stratum, guide_target, on_simplex
+from bundle.alignment.targets import Assignment, IntegralAction, assign_per_stratum, guide_target, on_simplex
 from bundle.conditioning import Clip
 from bundle.errors import InputError
 from bundle.generation import Draws, Sampler
@@ -46,6 +46,8 @@ class AlignmentStep:
         rates: the guide's share of true group a called b on decoded images (G, G).
         loss: "transport" (default) or "marginal".
         max_uncertainty: None weighs images by certainty; a number is the published cut.
+        softening: divides the guide's logits in the transport loss. A guide that is sure right beside its boundary
+            stops pushing there, and leaves images that other classifiers read otherwise; above 1 they are pushed on.
         consistency: weight of the CLIP term; "image" or "text" side by ``consistency_side``.
         changing: how tightly an image that must change group is held, relative to one that must not.
         gradient: "adjusted", "decoupled", "truncated" or "exact"; ``num_followed`` K steps of T.
@@ -66,6 +68,7 @@ class AlignmentStep:
     batch_size: int = 32
     loss: str = "transport"
     max_uncertainty: float | None = None
+    softening: float = 1.0
     consistency: float = 4.0
     consistency_side: str = "image"
     prompt_bank: Tensor | None = None
@@ -106,7 +109,7 @@ class AlignmentStep:
         assignment, target = self._assign(everyone, prompts, iteration)
         share = torch.bincount(everyone.argmax(1), minlength=everyone.shape[1]).double().cpu() / len(everyone)
         own = slice(idist.get_rank() * len(index), (idist.get_rank() + 1) * len(index))
-        assignment = type(assignment)(assignment.expected[own])
+        assignment = Assignment(assignment.expected[own])
         latent_gradient, losses, images = self._latent_gradient(chain[-1], assignment, target, everyone, index, scale)
         gradients = self._weight_gradient(denoiser, chain, latent_gradient / scale, draws, iteration, scale)
         self.integral.update(target, share)
@@ -141,8 +144,8 @@ class AlignmentStep:
                 decoded = self.sampler.decode(leaf)
                 logits = self.guide(decoded).float()
                 if self.loss == "transport":
-                    chosen = type(assignment)(assignment.expected[part])
-                    alignment = transport_loss(logits, chosen, self.max_uncertainty).sum() / number
+                    chosen = Assignment(assignment.expected[part])
+                    alignment = transport_loss(logits / self.softening, chosen, self.max_uncertainty).sum() / number
                 else:
                     share = len(part) / number
                     alignment = share * marginal_loss(logits.softmax(1), target, everyone.mean(0))

@@ -46,7 +46,8 @@ def through_everything(denoiser, step, iteration=0):
     logits, target = step.guide(images), guide_target(step.targets["all"], step.rates)
     found = assign(logits.softmax(1), target, generator(step.seed, "assignment", iteration))
     if step.loss == "transport":
-        alignment = (found.weight(step.max_uncertainty) * cross_entropy(logits, found.label, reduction="none")).mean()
+        softer = logits / step.softening
+        alignment = (found.weight(step.max_uncertainty) * cross_entropy(softer, found.label, reduction="none")).mean()
     else:
         alignment = (target * (target / logits.softmax(1).double().mean(0)).log()).sum()
     distance = 1 - (step.clip.image_features(images) * step.pool.features[index]).sum(1)
@@ -59,8 +60,8 @@ def through_everything(denoiser, step, iteration=0):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"max_uncertainty": 0.2}, {"loss": "marginal"}, {"batch_size": 6, "micro_batch": 4}],
-    ids=["transport", "published cut", "marginal", "ragged micro-batches"],
+    [{}, {"softening": 3.0}, {"max_uncertainty": 0.2}, {"loss": "marginal"}, {"batch_size": 6, "micro_batch": 4}],
+    ids=["transport", "softer guide", "published cut", "marginal", "ragged micro-batches"],
 )
 def test_exact_gradient_and_losses_against_autograd(tmp_path, changes):
     denoiser, step = toy_step(tmp_path, gradient="exact", **changes)
