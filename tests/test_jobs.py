@@ -12,10 +12,9 @@ WEIGHTS = ["autoencoder.pt", "denoiser.pt", "guide.pt", "judge.pt"]
 
 
 @pytest.fixture(scope="session")
-def models(root, random_models):
-    """The committed weights; before there are any, random ones."""
-    committed = root / "models"
-    return committed if all((committed / name).is_file() for name in WEIGHTS) else random_models
+def models(root):
+    """The committed weights."""
+    return root / "models"
 
 
 @pytest.fixture
