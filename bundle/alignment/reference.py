@@ -23,19 +23,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReferencePool:
-    """``draws`` of N images; CLIP ``features`` (N, D) and the guide's ``call`` (N,) of the reference's images."""
+    """``draws`` of N images; CLIP ``features`` (N, D) and the guide's ``logits`` (N, G) of the reference's images."""
 
     draws: Draws
     features: Tensor
-    call: Tensor
+    logits: Tensor
+
+    @property
+    def call(self) -> Tensor:
+        """Group that the guide reads, (N,)."""
+        return self.logits.argmax(1)
 
     def indices(self, seed: int, iteration: int, number: int) -> Tensor:
-        """Which ``number`` entries an iteration (from 0) uses: the pool is dealt out in one shuffle after another."""
-        size = len(self.draws)
-        dealt = torch.arange(iteration * number, (iteration + 1) * number)
-        rounds = dealt // size
-        orders = {r: torch.randperm(size, generator=generator(seed, "pool order", r)) for r in rounds.unique().tolist()}
-        return torch.stack([orders[r][i % size] for r, i in zip(rounds.tolist(), dealt, strict=True)])
+        """Which ``number`` entries an iteration (from 0) uses; every entry once before any twice.
+
+        Stratified by what the guide reads: entries are sorted by it and each batch takes one of every N / ``number``
+        neighbours, so batches differ little in their share of the groups, and the alignment follows the model and
+        not the luck of the draw. ``number`` divides N.
+        """
+        batches = len(self.draws) // number
+        turn, place = divmod(iteration, batches)
+        groups = torch.arange(self.logits.shape[1], dtype=torch.float64)
+        reading = self.logits.double().cpu().softmax(1) @ groups
+        neighbours = reading.argsort(stable=True).view(number, batches)
+        shuffled = torch.rand(number, batches, generator=generator(seed, "pool order", turn)).argsort(1)
+        return neighbours.gather(1, shuffled)[:, place]
 
 
 @torch.no_grad()
@@ -54,14 +66,14 @@ def reference_pool(
     """
     path = Path(cache) / f"reference_{_digest(denoiser, sampler, guide, clip, draws)}.pt"
     device = sampler.contexts.device
-    done = read_tensors(path, device) if path.is_file() else {"features": [], "call": []}
-    left = torch.arange(sum(map(len, done["call"])), len(draws))
+    done = read_tensors(path, device) if path.is_file() else {"features": [], "logits": []}
+    left = torch.arange(sum(map(len, done["logits"])), len(draws))
     for index in tqdm(left.split(batch_size) if len(left) else (), desc="reference images", unit="batch", leave=False):
         images = sampler.decode(sampler.chain(denoiser, draws[index])[-1])
         done["features"].append(clip.image_features(images))
-        done["call"].append(guide(images).argmax(1))
+        done["logits"].append(guide(images))
         write_tensors(done, path)
-    return ReferencePool(draws, torch.cat(done["features"]), torch.cat(done["call"]))
+    return ReferencePool(draws, torch.cat(done["features"]), torch.cat(done["logits"]))
 
 
 def _digest(denoiser: nn.Module, sampler: Sampler, guide: nn.Module, clip: nn.Module, draws: Draws) -> str:

@@ -89,6 +89,8 @@ class AlignmentStep:
             raise InputError(f"gradient '{self.gradient}': use adjusted, decoupled, truncated or exact")
         if not 1 <= self.num_followed <= len(self.sampler.schedule):
             raise InputError(f"num_followed {self.num_followed}: use 1 to {len(self.sampler.schedule)}")
+        if len(self.pool.draws) % self.batch_size:
+            raise InputError(f"pool_size {len(self.pool.draws)}: use a multiple of batch_size, {self.batch_size}")
         missing = sorted(set(self.strata) - set(self.targets))
         if missing:
             raise InputError(f"target: no proportions for stratum '{missing[0]}'; there are {sorted(self.targets)}")

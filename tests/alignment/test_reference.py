@@ -87,18 +87,26 @@ def test_what_changes_the_images_makes_another_pool(made, change):
 
 
 class TestDealing:
-    POOL = ReferencePool(Draws(torch.zeros(12), torch.zeros(12)), torch.zeros(12), torch.zeros(12))
+    LOGITS = torch.randn(24, 2, generator=torch.Generator().manual_seed(0))
+    POOL = ReferencePool(Draws(torch.zeros(24), torch.zeros(24)), torch.zeros(24), LOGITS)
 
     def test_every_image_once_before_any_twice(self):
-        dealt = torch.cat([self.POOL.indices(0, iteration, 5) for iteration in range(12)])  # 60 = 5 rounds of 12
-        for part in dealt.split(12):
-            assert sorted(part.tolist()) == list(range(12))
-        assert not torch.equal(dealt[:12], dealt[12:24])
+        dealt = torch.cat([self.POOL.indices(0, iteration, 6) for iteration in range(12)])  # 72 = 3 rounds of 24
+        for part in dealt.split(24):
+            assert sorted(part.tolist()) == list(range(24))
+        assert not torch.equal(dealt[:24], dealt[24:48])
 
     def test_a_function_of_seed_and_iteration(self):
-        assert torch.equal(self.POOL.indices(3, 7, 5), self.POOL.indices(3, 7, 5))
-        assert not torch.equal(self.POOL.indices(3, 7, 5), self.POOL.indices(4, 7, 5))
+        assert torch.equal(self.POOL.indices(3, 7, 6), self.POOL.indices(3, 7, 6))
+        assert not torch.equal(self.POOL.indices(3, 7, 6), self.POOL.indices(4, 7, 6))
 
-    def test_a_batch_larger_than_the_pool(self):
-        times = self.POOL.indices(0, 0, 30).bincount(minlength=12)  # 30 = two rounds of 12 and half of one
-        assert sorted(times.tolist()) == [2] * 6 + [3] * 6
+    def test_every_batch_spans_what_the_guide_reads(self):
+        rank = self.LOGITS.diff(dim=1)[:, 0].argsort().argsort()  # log-odds of the second group, ranked from 0
+        for iteration in range(8):
+            ranks = rank[self.POOL.indices(0, iteration, 6)].sort().values
+            assert (ranks // 4).tolist() == list(range(6))  # one of every 24 / 6 neighbours
+
+    def test_batches_differ_in_their_share_by_one_image_at_most(self):
+        called = [int(self.POOL.call[self.POOL.indices(0, iteration, 6)].sum()) for iteration in range(4)]
+        assert sum(called) == int(self.POOL.call.sum())
+        assert max(called) - min(called) <= 1

@@ -199,6 +199,7 @@ class TestTargets:
             ({"gradient": "adjsted"}, "gradient 'adjsted': use adjusted, decoupled, truncated or exact"),
             ({"num_followed": 7}, "num_followed 7: use 1 to 6"),
             ({"num_followed": 0}, "num_followed 0: use 1 to 6"),
+            ({"batch_size": 7}, "pool_size 24: use a multiple of batch_size, 7"),
         ],
     )
     def test_options_that_cannot_be(self, tmp_path, changes, message):
