@@ -22,8 +22,15 @@ class AttributeClassifier(nn.Module):
         self.register_buffer("temperature", torch.ones(()))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Calibrated logits (N, G)."""
-        return self.backbone(images) / self.temperature
+        """Calibrated logits (N, G); in eval mode the mean over each image and its mirror.
+
+        Training mirrors half of the images, so both readings are as good; their mean depends less on the chances of
+        one training, above all beside the boundary, where classifiers differ.
+        """
+        if self.training:
+            return self.backbone(images) / self.temperature
+        both = self.backbone(torch.cat([images, images.flip(-1)])) / self.temperature
+        return both.unflatten(0, (2, len(images))).mean(0)
 
     def probabilities(self, images: Tensor) -> Tensor:
         """Probabilities of the groups (N, G)."""

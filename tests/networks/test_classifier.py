@@ -26,6 +26,19 @@ def test_probabilities_and_predictions_agree_in_eval_mode(classifier, images):
     assert not predicted.requires_grad
 
 
+def test_in_eval_mode_an_image_and_its_mirror_read_the_same(classifier, images):
+    classifier.eval()
+    apart = [classifier.backbone(images), classifier.backbone(images.flip(-1))]
+    assert not torch.allclose(*apart, atol=1e-3)
+    assert torch.allclose(classifier(images), (apart[0] + apart[1]) / 2, atol=1e-6)
+    assert torch.allclose(classifier(images), classifier(images.flip(-1)), atol=1e-6)
+
+
+def test_in_training_it_reads_each_image_alone(classifier, images):
+    classifier.backbone[1].p = 0.0
+    assert torch.equal(classifier(images), classifier.backbone(images))
+
+
 def test_the_temperature_divides_the_logits(classifier, images):
     classifier.eval()
     plain = classifier(images)
