@@ -30,10 +30,10 @@ class Generator(nn.Module):
 
 
 def images_of(shares, draws):
-    """(N, 1, 2, 2): top left 1 for men, top right 1 for a lesion, below the prompt and noise."""
+    """(N, 1, 4, 1), their own mirror: from the top 1 for men, 1 for a lesion, the prompt, and noise."""
     noise = torch.from_numpy(norm.cdf(draws.noise.flatten(1).numpy())).float()
     male, lesion = noise[:, 0] < shares[0], (noise[:, 1] < shares[1]) & (draws.prompt == 0)
-    return torch.stack([male.float(), lesion.float(), draws.prompt / 2, noise[:, 2]], 1).view(-1, 1, 2, 2)
+    return torch.stack([male.float(), lesion.float(), draws.prompt / 2, noise[:, 2]], 1).view(-1, 1, 4, 1)
 
 
 class Sampler:
@@ -103,7 +103,7 @@ def evaluation(tmp_path):
         scales=[4.0],
         latent_shape=(3, 1, 1),
         snapshots=str(tmp_path / "snapshots"),
-        readers=Readers(trait=lambda x: x[:, 0, 0, 0], lesion=lambda x: x[:, 0, 0, 1] > 0.5),
+        readers=Readers(trait=lambda x: x[:, 0, 0, 0], lesion=lambda x: x[:, 0, 1, 0] > 0.5),
     )
 
 
