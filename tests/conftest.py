@@ -21,20 +21,21 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """Folder of the real data sets: ``FAIR_TEST_DATA``, by default ``../shared/data`` from the bundle's folder."""
-    folder = Path(os.environ.get("FAIR_TEST_DATA", "../shared/data"))
-    folder = folder if folder.is_absolute() else ROOT / folder
+    return _require(ROOT / os.environ.get("FAIR_TEST_DATA", "../shared/data"))
+
+
+def _require(folder: Path) -> Path:
+    """The folder; without it the test is skipped, or fails where ``FAIR_TEST_DATA`` promises the data."""
     if not folder.is_dir():
-        pytest.skip(f"no data at {folder}; set FAIR_TEST_DATA")
+        missing = pytest.fail if "FAIR_TEST_DATA" in os.environ else pytest.skip
+        missing(f"no data at {folder}; set FAIR_TEST_DATA to the folder that holds them")
     return folder
 
 
 @pytest.fixture(scope="session")
 def tcga_lgg(test_data: Path) -> Path:
     """The real TCGA-LGG slices in the Buda layout."""
-    folder = test_data / "tcga_lgg" / "kaggle_3m"
-    if not folder.is_dir():
-        pytest.skip(f"no TCGA-LGG slices at {folder}")
-    return folder
+    return _require(test_data / "tcga_lgg" / "kaggle_3m")
 
 
 @pytest.fixture(scope="session")

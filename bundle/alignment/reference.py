@@ -39,7 +39,8 @@ class ReferencePool:
 
         Stratified by what the guide reads: entries are sorted by it and each batch takes one of every N / ``number``
         neighbours, so batches differ little in their share of the groups, and the alignment follows the model and
-        not the luck of the draw. ``number`` divides N.
+        not the luck of the draw. More than two groups are sorted by their mean index, which separates neighbours in
+        the list of groups alone. ``number`` divides N.
         """
         batches = len(self.draws) // number
         turn, place = divmod(iteration, batches)
