@@ -74,6 +74,10 @@ def mistyped_option(cohort, models, tmp_path):
     return {"learning_rte": 0.1}, ["learning_rte", "align.yaml", "learning_rate"]
 
 
+def mistyped_value(cohort, models, tmp_path):
+    return {"gradient": "adjsted"}, ["gradient", "adjsted", "use adjusted"]
+
+
 @pytest.mark.parametrize(
     "fault",
     [
@@ -85,6 +89,7 @@ def mistyped_option(cohort, models, tmp_path):
         weights_of_another_network,
         clip_that_nobody_has,
         mistyped_option,
+        mistyped_value,
     ],
     ids=lambda fault: fault.__name__,
 )

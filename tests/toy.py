@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from torch.nn.functional import interpolate, normalize
 from torch.nn.parallel import DistributedDataParallel
 
 from bundle.alignment.handler import SubgroupAlignment
+from bundle.alignment.options import AlignmentOptions
 from bundle.alignment.reference import reference_pool
 from bundle.alignment.step import AlignmentStep
 from bundle.alignment.targets import IntegralAction
@@ -93,7 +94,7 @@ def frozen(network: nn.Module) -> nn.Module:
 
 
 def toy_step(cache: Path, **changes) -> tuple[nn.Module, AlignmentStep]:
-    """A denoiser and an iteration of its alignment; ``changes`` go to :class:`AlignmentStep`."""
+    """A denoiser and an iteration of its alignment; ``changes`` as in :func:`changed`."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         denoiser, decoder, clip, classifier = Denoiser(), frozen(Decoder()), frozen(ImageTower()), guide()
@@ -102,20 +103,31 @@ def toy_step(cache: Path, **changes) -> tuple[nn.Module, AlignmentStep]:
     sampler = Sampler(schedule, 2.0, contexts, null_context, decoder.decode)
     draws = draw(0, "pool", 24, torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), LATENT)
     settings = {
-        "sampler": sampler,
-        "guide": classifier,
-        "clip": clip,
-        "pool": reference_pool(denoiser, sampler, classifier, clip, draws, cache),
         "targets": {"all": torch.tensor([0.6, 0.4], dtype=torch.float64)},
         "strata": ["all"] * 3,
-        "rates": torch.tensor([[0.95, 0.05], [0.1, 0.9]], dtype=torch.float64),
-        "integral": IntegralAction(gain=0.1, start=1.0),
-        "seed": 0,
+        "num_steps": len(schedule),
+        "pool_size": len(draws),
         "batch_size": 8,
         "num_followed": 3,
         "micro_batch": 4,
     }
-    return denoiser, AlignmentStep(**{**settings, **changes})
+    step = AlignmentStep(
+        options=AlignmentOptions(**settings),
+        sampler=sampler,
+        guide=classifier,
+        clip=clip,
+        pool=reference_pool(denoiser, sampler, classifier, clip, draws, cache),
+        rates=torch.tensor([[0.95, 0.05], [0.1, 0.9]], dtype=torch.float64),
+        integral=IntegralAction(gain=0.1, start=1.0),
+        seed=0,
+    )
+    return denoiser, changed(step, **changes)
+
+
+def changed(step: AlignmentStep, **changes) -> AlignmentStep:
+    """The step with other parts or other options."""
+    options = {name: changes.pop(name) for name in list(changes) if hasattr(step.options, name)}
+    return replace(step, options=replace(step.options, **options), **changes)
 
 
 @dataclass

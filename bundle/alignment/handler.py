@@ -100,7 +100,7 @@ class SubgroupAlignment:
     def _report(self, engine: Engine, result, norms: dict[str, Tensor], finite: bool) -> dict:
         terms = {**result.losses, **{name: float(value) for name, value in norms.items()}}
         anchor = float(engine.state.output["loss"].detach())
-        total = self.anchor_weight * anchor + terms["alignment"] + self.step.consistency * terms["consistency"]
+        total = self.anchor_weight * anchor + terms["alignment"] + self.step.options.consistency * terms["consistency"]
         shares = {f"share_{i}": float(value) for i, value in enumerate(result.share)}
         agreement = self._watch(result.images) if finite else float("nan")
         return terms | shares | {"anchor": anchor, "total": total, "skipped": float(not finite), "agreement": agreement}
@@ -125,10 +125,10 @@ class SubgroupAlignment:
         logger.info(
             "alignment: %d iterations of %d images, %d steps each, %d of them followed; targets %s",
             engine.state.max_epochs * engine.state.epoch_length,
-            self.step.batch_size,
+            self.step.options.batch_size,
             length,
-            self.step.num_followed,
-            {name: [round(float(v), 3) for v in target] for name, target in self.step.targets.items()},
+            self.step.options.num_followed,
+            {name: [round(float(v), 3) for v in target] for name, target in self.step.options.targets.items()},
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from bundle.alignment.losses import hold, image_consistency, marginal_loss, text_consistency, transport_loss
+from bundle.alignment.options import AlignmentOptions
 from bundle.alignment.reference import ReferencePool
 from bundle.alignment.targets import Assignment, IntegralAction, assign_per_stratum, guide_target, on_simplex
 from bundle.conditioning import Clip
-from bundle.errors import InputError
 from bundle.generation import Draws, Sampler
 from bundle.randomness import generator, local_part
 from bundle.sampling import exact_gradient, step_weights, surrogate_gradient
@@ -41,59 +41,21 @@ class AlignmentStep:
     """What the iteration needs besides the denoiser.
 
     Args:
-        targets: stratum -> true target proportions (G,); one stratum named "all" when there are none.
-        strata: stratum of each prompt (P,).
+        pool: of ``options.pool_size`` draws.
         rates: the guide's share of true group a called b on decoded images (G, G).
-        loss: "transport" (default) or "marginal".
-        max_uncertainty: None weighs images by certainty; a number is the published cut.
-        softening: divides the guide's logits in the transport loss. A guide that is sure right beside its boundary
-            stops pushing there, and leaves images that other classifiers read otherwise; above 1 they are pushed on.
-        consistency: weight of the CLIP term; "image" or "text" side by ``consistency_side``.
-        changing: how tightly an image that must change group is held, relative to one that must not.
-        gradient: "adjusted", "decoupled", "truncated" or "exact"; ``num_followed`` K steps of T.
-        micro_batch: images decoded with a graph at once.
-
-    Raises InputError for an option that does not exist or a prompt's stratum without a target.
+        prompt_bank: CLIP's text features of all prompts (P, F), for the text side of the consistency.
     """
 
+    options: AlignmentOptions
     sampler: Sampler
     guide: AttributeClassifier
     clip: Clip
     pool: ReferencePool
-    targets: dict[str, Tensor]
-    strata: Sequence[str]
     rates: Tensor
     integral: IntegralAction
     seed: int
-    batch_size: int = 32
-    loss: str = "transport"
-    max_uncertainty: float | None = None
-    softening: float = 1.0
-    consistency: float = 4.0
-    consistency_side: str = "image"
     prompt_bank: Tensor | None = None
-    changing: float = 0.2
-    gradient: str = "adjusted"
-    num_followed: int = 4
-    micro_batch: int = 16
     autocast: Callable = field(default=nullcontext)
-
-    def __post_init__(self) -> None:
-        if self.loss not in ("transport", "marginal"):
-            raise InputError(f"alignment loss '{self.loss}': use transport or marginal")
-        if self.loss == "marginal" and set(self.strata) != {"all"}:
-            raise InputError("alignment loss 'marginal' knows no strata; use transport or no stratum")
-        if self.consistency_side not in ("image", "text"):
-            raise InputError(f"consistency_side '{self.consistency_side}': use image or text")
-        if self.gradient not in ("exact", "adjusted", "decoupled", "truncated"):
-            raise InputError(f"gradient '{self.gradient}': use adjusted, decoupled, truncated or exact")
-        if not 1 <= self.num_followed <= len(self.sampler.schedule):
-            raise InputError(f"num_followed {self.num_followed}: use 1 to {len(self.sampler.schedule)}")
-        if len(self.pool.draws) % self.batch_size:
-            raise InputError(f"pool_size {len(self.pool.draws)}: use a multiple of batch_size, {self.batch_size}")
-        missing = sorted(set(self.strata) - set(self.targets))
-        if missing:
-            raise InputError(f"target: no proportions for stratum '{missing[0]}'; there are {sorted(self.targets)}")
 
     def __call__(self, denoiser: nn.Module, iteration: int, scale: float = 1.0) -> StepResult:
         """Gradients of the alignment for the trainable parameters of ``denoiser`` (not a DDP wrapper).
@@ -101,7 +63,7 @@ class AlignmentStep:
         ``iteration`` counts from 0 and alone decides what is drawn; ``scale`` multiplies the backward passes. Images
         that are not finite give gradients that are not.
         """
-        index = local_part(self.pool.indices(self.seed, iteration, self.batch_size))
+        index = local_part(self.pool.indices(self.seed, iteration, self.options.batch_size))
         draws = self.pool.draws[index]
         with self.autocast():
             chain = self.sampler.chain(denoiser, draws)
@@ -121,13 +83,13 @@ class AlignmentStep:
     @torch.no_grad()
     def _look(self, latents: Tensor) -> Tensor:
         with self.autocast():
-            parts = [self.guide(self.sampler.decode(part)) for part in latents.split(self.micro_batch)]
+            parts = [self.guide(self.sampler.decode(part)) for part in latents.split(self.options.micro_batch)]
         return torch.cat(parts).float().softmax(1)
 
     def _assign(self, probabilities: Tensor, prompts: Tensor, iteration: int):
         """The groups to show, and the overall proportions q* that the guide should read."""
-        strata = [self.strata[int(prompt)] for prompt in prompts]
-        aims = {name: guide_target(target, self.rates) for name, target in self.targets.items()}
+        strata = [self.options.strata[int(prompt)] for prompt in prompts]
+        aims = {name: guide_target(target, self.rates) for name, target in self.options.targets.items()}
         overall = torch.stack([aims[name] for name in strata]).mean(0)
         shift = self.integral(overall) - overall
         aims = {name: on_simplex(aim + shift) for name, aim in aims.items()}
@@ -137,22 +99,24 @@ class AlignmentStep:
 
     def _latent_gradient(self, latents, assignment, target, everyone, index, scale):
         """scale * dL/dx_0 (b, C, h, w), mean loss terms, and the images; one decoder graph per micro-batch."""
-        number, gradients, images = len(latents), [], []
+        options, number, gradients, images = self.options, len(latents), [], []
         terms = {"alignment": 0.0, "consistency": 0.0}
-        weight = hold(assignment, self.pool.call[index.to(self.pool.call.device)], self.changing)
-        for part in torch.arange(number).split(self.micro_batch):
+        weight = hold(assignment, self.pool.call[index.to(self.pool.call.device)], options.changing)
+        for part in torch.arange(number).split(options.micro_batch):
             leaf = latents[part].detach().requires_grad_()
             with torch.enable_grad(), self.autocast():
                 decoded = self.sampler.decode(leaf)
                 logits = self.guide(decoded).float()
-                if self.loss == "transport":
+                if options.alignment_loss == "transport":
                     chosen = Assignment(assignment.expected[part])
-                    alignment = transport_loss(logits / self.softening, chosen, self.max_uncertainty).sum() / number
+                    alignment = (
+                        transport_loss(logits / options.softening, chosen, options.max_uncertainty).sum() / number
+                    )
                 else:
                     share = len(part) / number
                     alignment = share * marginal_loss(logits.softmax(1), target, everyone.mean(0))
                 consistency = (weight[part] * self._consistency(decoded, index[part])).sum() / number
-                total = alignment + self.consistency * consistency
+                total = alignment + options.consistency * consistency
             gradients.append(torch.autograd.grad(scale * total, leaf)[0].float())
             terms["alignment"] += float(alignment.detach())
             terms["consistency"] += float(consistency.detach())
@@ -162,7 +126,7 @@ class AlignmentStep:
     def _consistency(self, images: Tensor, index: Tensor) -> Tensor:
         features = self.clip.image_features(images).float()
         reference = self.pool.features[index.to(self.pool.features.device)].to(features)
-        if self.consistency_side == "text":
+        if self.options.consistency_side == "text":
             return text_consistency(features, reference, self.prompt_bank)
         return image_consistency(features, reference)
 
@@ -176,14 +140,14 @@ class AlignmentStep:
                 return self.sampler.noise(denoiser, draws.prompt)(x, step)
 
         schedule = self.sampler.schedule
-        if self.gradient == "exact":
+        if self.options.gradient == "exact":
             gradients = exact_gradient(noise, chain[0], schedule, gradient, parameters, scale)
         else:
-            weights = step_weights(schedule, self.gradient, self.num_followed)
+            weights = step_weights(schedule, self.options.gradient, self.options.num_followed)
             steps = torch.arange(len(schedule))
-            if self.gradient != "truncated":
+            if self.options.gradient != "truncated":
                 order = torch.randperm(len(schedule), generator=generator(self.seed, "followed steps", iteration))
-                steps = order[: self.num_followed]
+                steps = order[: self.options.num_followed]
             gradients = surrogate_gradient(noise, chain, gradient, weights, steps.tolist(), parameters, scale)
         denoiser.train(training)
         return gradients

@@ -3,13 +3,14 @@
 python -m tests.alignment.peak_memory GRADIENT STEPS
 """
 
-import resource
 import sys
 import tempfile
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from bundle.alignment.options import AlignmentOptions
 from bundle.alignment.reference import reference_pool
 from bundle.alignment.step import AlignmentStep
 from bundle.alignment.targets import IntegralAction
@@ -27,7 +28,9 @@ class MeanTower(nn.Module):
 
 
 def peak() -> int:
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts in KiB
+    """Bytes, from Linux; not ``ru_maxrss``, which begins at the size of the process that started this one."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
 def main(gradient: str, num_steps: int) -> None:
@@ -41,18 +44,21 @@ def main(gradient: str, num_steps: int) -> None:
     with tempfile.TemporaryDirectory() as cache:
         pool = reference_pool(denoiser, sampler, guide, MeanTower(), draws, cache)
     step = AlignmentStep(
+        options=AlignmentOptions(
+            targets={"all": torch.tensor([0.5, 0.5])},
+            strata=["all"],
+            num_steps=num_steps,
+            pool_size=8,
+            batch_size=8,
+            gradient=gradient,
+        ),
         sampler=sampler,
         guide=guide,
         clip=MeanTower(),
         pool=pool,
-        targets={"all": torch.tensor([0.5, 0.5])},
-        strata=["all"],
         rates=torch.eye(2),
         integral=IntegralAction(gain=0.1),
         seed=0,
-        batch_size=8,
-        gradient=gradient,
-        num_followed=4,
     )
     before = peak()
     step(denoiser, 0)
