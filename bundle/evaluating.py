@@ -71,7 +71,8 @@ class Evaluation:
         real: slices in the target's proportions for KID, ambiguity and agreement.
         trained_on: of the ``guide`` the subjects that it was trained on, of the ``judge`` those of each of its members;
             a member that would judge somebody whom it or the guide was trained on is refused.
-        spaces: name -> image features for KID; ``similarity_space`` names the one for similarity to the reference.
+        spaces: name -> image features of length 1 for KID; ``similarity_space`` names the one for similarity to the
+            reference.
         num_others: images at each other guidance scale; ``num_snapshot_images`` of each snapshot.
         images_dir: where generated images and decoded slices are kept, named by what they depend on: evaluations can
             share it.
@@ -202,9 +203,11 @@ class Evaluation:
 
     @torch.no_grad()
     def _features(self, images: Tensor) -> dict[str, np.ndarray]:
+        """Of every space, (N, d). CLIP's have length 1; here it is sqrt(d), the size that KID's kernel was made for:
+        with x.y/d near 0 the kernel is linear, and would see the mean of a set and nothing of its spread."""
         device = self.autoencoder.mean.device
         return {
-            name: torch.cat([look(part.to(device)).cpu() for part in images.split(64)]).double().numpy()
+            name: _of_order_one(torch.cat([look(part.to(device)).cpu() for part in images.split(64)]).double().numpy())
             for name, look in self.spaces.items()
         }
 
@@ -273,9 +276,7 @@ class Evaluation:
             rows.append(report.share_row(calls, errors.judge, self.target.numpy(), **labels))
         return rows, max(seconds.values(), default=None)
 
-    def _write(
-        self, made: dict, images: Mapping[str, Tensor], judged: Mapping[str, np.ndarray], draws: Draws
-    ) -> None:
+    def _write(self, made: dict, images: Mapping[str, Tensor], judged: Mapping[str, np.ndarray], draws: Draws) -> None:
         folder = Path(self.output_dir)
         shown = _changed_first(judged["before"], judged["after"])[:NUM_PAIRS]
         p = {name: judged[name][shown, -1] for name in images}
@@ -298,6 +299,10 @@ def require_unseen(
     """
     for seen, judged in zip(trained_on["judge"], judge.divide(validation), strict=True):
         require_disjoint(guide=trained_on["guide"], judge=seen, validation=judged)
+
+
+def _of_order_one(features: np.ndarray) -> np.ndarray:
+    return features * np.sqrt(features.shape[1])
 
 
 def _changed_first(before: np.ndarray, after: np.ndarray) -> np.ndarray:

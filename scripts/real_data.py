@@ -36,7 +36,7 @@ MINUTES = 35
 NUM_FOLDS = 5
 CLAIM = 0.1  # the gap that one would like to speak of
 CLASSIFIER = {"iterations": 350, "batch_size": 32}
-NEUTRAL = {"clip_folder": "clip_neutral", "role": "judge", "held_out_role": "guide", "wordings": ["neutral"], "seed": 1}
+NEUTRAL = {"clip_folder": "clip_neutral", "role": "guide", "held_out_role": "judge", "wordings": ["neutral"], "seed": 1}
 ALIGN = {"iterations": 30}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -67,17 +67,18 @@ def _trajectory_bar(trajectory: Sequence[Report], scheduled: int) -> Bar:
 
 
 def _lesion_bars(before: Report, after: Report) -> Iterator[Bar]:
-    asked, other = "lesion_prompted", "lesion_not_prompted"
-    known = None not in (before[asked], after[asked], before[other], after[other])
-    texts = [f"{_lesions(before, key)} to {_lesions(after, key)}" for key in (asked, other)]
-    yield Bar("lesions asked for: in at least 85 % before", texts[0], known and before[asked] >= 0.85)
-    yield Bar("lesions asked for: at most 5 points fewer", texts[0], known and after[asked] >= before[asked] - 0.05)
-    yield Bar("lesions not asked for: at most 5 points more", texts[1], known and after[other] <= before[other] + 0.05)
+    """Adjusted and plain shares must both hold: where the former exceed 100 % they are rough."""
+    keys = ("lesion_prompted", "lesion_not_prompted")
+    asked, other = ([(before[k], after[k]) for k in (key, f"{key}_raw")] for key in keys)
+    known = not any(share is None for pair in asked + other for share in pair)
 
+    def bar(name: str, pairs: Sequence[tuple], holds: Callable[[float, float], bool]) -> Bar:
+        measured = ", plain ".join(f"{percent(old)} to {percent(new)}" for old, new in pairs)
+        return Bar(name, measured, known and all(holds(old, new) for old, new in pairs))
 
-def _lesions(side: Report, key: str) -> str:
-    """The adjusted share, and in brackets the plain share in which the reader saw one."""
-    return f"{percent(side[key])} ({percent(side.get(f'{key}_raw'))})"
+    yield bar("lesions asked for: in at least 85 % before", asked, lambda old, _: old >= 0.85)
+    yield bar("lesions asked for: at most 5 points fewer", asked, lambda old, new: new >= old - 0.05)
+    yield bar("lesions not asked for: at most 5 points more", other, lambda old, new: new <= old + 0.05)
 
 
 def summary(name: str, report: Report) -> dict:

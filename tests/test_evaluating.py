@@ -13,6 +13,7 @@ from bundle.attributes import Attribute
 from bundle.cohorts.slices import Slices
 from bundle.errors import InputError
 from bundle.evaluating import Evaluation, Readers
+from bundle.evaluation.quality import kid
 from bundle.generation import draw
 from bundle.networks.classifier import AttributeClassifier
 from bundle.weights import save_weights
@@ -158,6 +159,20 @@ def test_quality_is_compared_with_the_reference_and_the_real_slices(evaluation):
     change = report["kid_change"]["clip"]["value"]
     assert change == pytest.approx(report["after"]["kid"]["clip"]["value"] - report["before"]["kid"]["clip"]["value"])
     assert change < 0
+
+
+def test_kid_sees_the_spread_and_not_the_mean_alone(evaluation):
+    """Two poles of equal share against images that all lie midway: one mean, and no spread.
+
+    The features have length 1: the poles are e_1 and e_2, midway is (e_1 + e_2) / sqrt(2). Times sqrt(4), x.y/4 is the
+    cosine, and the kernel is 8 for equal images, 1 for unequal poles and (1 + .7071)^3 = 4.975 between the sets.
+    """
+    evaluation.spaces = {"poles": lambda images: nn.functional.normalize(images, dim=1)}
+    poles = evaluation._features(torch.eye(4)[[0, 1] * 100])["poles"]
+    middle = evaluation._features(torch.tensor([[1.0, 1, 0, 0]]).tile(200, 1))["poles"]
+    found = kid(poles, middle, np.arange(200)).value
+    within = (99 * 8 + 100 * 1) / 199  # of the poles, each without itself
+    assert found == pytest.approx(within + 8 - 2 * (1 + 0.5**0.5) ** 3, abs=1e-6)
 
 
 def test_files_and_a_second_time(evaluation, tmp_path, monkeypatch):

@@ -205,6 +205,11 @@ def test_runs_with_a_result_are_skipped_and_failed_ones_passed_over(tmp_path, mo
 # --- bars and tables -----------------------------------------------------------------------------------------------
 
 
+def lesions(asked, other):
+    shares = {"lesion_prompted": asked, "lesion_not_prompted": other}
+    return shares | {f"{key}_raw": share for key, share in shares.items()}
+
+
 @pytest.fixture
 def report():
     """A made-up report that holds every bar, by a little."""
@@ -219,11 +224,10 @@ def report():
         "ambiguity": 0.13,
         "agreement": 0.9,
         "kid": {"clip": {"value": 0.02, "ci95": [0.01, 0.03]}},
-        "faithfulness": {"lesion_prompted": 0.86, "lesion_not_prompted": 0.09},
+        "faithfulness": lesions(0.86, 0.09),
     }
     before = {"proportion": {"female": 0.2, "male": 0.8}, "ci95": {"female": [0.1, 0.3], "male": [0.7, 0.9]}}
-    faithfulness = {"lesion_prompted": 0.9, "lesion_not_prompted": 0.05}
-    before |= {"gap": 0.22, "verdict": "not aligned", "faithfulness": faithfulness}
+    before |= {"gap": 0.22, "verdict": "not aligned", "faithfulness": lesions(0.9, 0.05)}
     return {
         "groups": ["female", "male"],
         "target": {"female": 0.42, "male": 0.58},
@@ -265,8 +269,11 @@ def test_a_good_run_holds_every_bar(report):
         (("after", "ambiguity"), 0.039, "ambiguity"),
         (("after", "agreement"), 0.87, "guide and judge"),
         (("before", "faithfulness", "lesion_prompted"), 0.84, "at least 85 % before"),
+        (("before", "faithfulness", "lesion_prompted_raw"), 0.84, "at least 85 % before"),
         (("after", "faithfulness", "lesion_prompted"), 0.84, "at most 5 points fewer"),
+        (("after", "faithfulness", "lesion_prompted_raw"), 0.84, "at most 5 points fewer"),
         (("after", "faithfulness", "lesion_not_prompted"), 0.11, "at most 5 points more"),
+        (("after", "faithfulness", "lesion_not_prompted_raw"), 0.11, "at most 5 points more"),
         (("before", "verdict"), "cannot tell", "before is"),
         (("after", "verdict"), "not aligned", "after is never"),
     ],

@@ -13,6 +13,7 @@ from scipy.stats import binom
 from torch import Tensor
 
 from bundle.attributes import Attribute
+from bundle.errors import InputError
 from bundle.evaluation.prevalence import JudgeRates, judge_rates
 
 if TYPE_CHECKING:
@@ -184,15 +185,20 @@ def target_proportions(
 ) -> dict[str, Tensor]:
     """Stratum -> target proportions (G,); "all" is always there, for prompts that belong to no single stratum.
 
-    ``written`` gives {group: proportion}, or with a ``stratum`` column {stratum: {group: proportion}}; without it the
-    proportions are those of ``rows``, overall and within each value of the column. Raises InputError for what cannot
-    be proportions.
+    ``written`` gives {group: proportion}, or with a ``stratum`` column {stratum: {group: proportion}}; "all" is then
+    the mean of these over the subjects of ``rows`` that have one of the strata. Without it the proportions are those
+    of ``rows``, overall and within each value of the column. Raises InputError for what cannot be proportions.
     """
     if stratum is None:
         return {"all": _proportions(attribute, written, rows)}
     if written is not None:
         named = {name: attribute.proportions(shares, f"target, {name}") for name, shares in written.items()}
-        mean = np.mean(list(named.values()), axis=0)
+        strata = {row["subject"]: str(row.get(stratum)) for row in rows}.values()
+        sizes = [sum(value == name for value in strata) for name in named]
+        if not all(sizes):
+            empty = list(named)[sizes.index(0)]
+            raise InputError(f"target: stratum '{empty}' is not in column '{stratum}' of the cohort; correct its name")
+        mean = np.average(list(named.values()), axis=0, weights=sizes)
         return {"all": torch.from_numpy(mean)} | {name: torch.from_numpy(p) for name, p in named.items()}
     values = sorted({str(row[stratum]) for row in rows if row.get(stratum) is not None})
     parts = {value: [row for row in rows if str(row.get(stratum)) == value] for value in values} | {"all": list(rows)}

@@ -8,7 +8,7 @@ from typing import Any
 
 from bundle.attributes import Attribute
 from bundle.cohorts import phantom
-from bundle.cohorts.record import Record, read_datalist, require_disjoint
+from bundle.cohorts.record import Record, in_random_order, read_datalist, require_disjoint
 from bundle.cohorts.slices import Slices, volume_slices
 from bundle.errors import InputError
 
@@ -22,7 +22,7 @@ def datalist_slices(
     transform: Callable,
     cache_dir: str | Path,
 ) -> Slices:
-    """Slices of volumes that datalists name, one datalist per ``role`` (see ``cohorts.record``).
+    """Slices of volumes that datalists name, one datalist per ``role`` (see ``cohorts.record``), in random order.
 
     All datalists that are there are checked first, so that a fault of a later role is found before any compute. Raises
     InputError for a role without a datalist, for whatever ``read_datalist`` finds wrong, and when judge or validation
@@ -30,11 +30,11 @@ def datalist_slices(
     """
     if role not in datalists:
         raise InputError(f"datalists: no '{role}'; give its datalist, there are {', '.join(sorted(datalists))}")
-    columns, groups = [*modalities, "seg"], {attribute.name: attribute.groups}
     wanted = {name: path for name, path in datalists.items() if name == role or Path(path).is_file()}
-    records = {name: read_datalist(path, columns, groups) for name, path in wanted.items()}
+    records = {name: _read(path, attribute, modalities) for name, path in wanted.items()}
     _require_independent(records)
-    return volume_slices(records[role], modalities, levels, transform, cache_dir, label=f"slices of {role}")
+    ordered = in_random_order(records[role])
+    return volume_slices(ordered, modalities, levels, transform, cache_dir, label=f"slices of {role}")
 
 
 def _require_independent(records: Mapping[str, Sequence[Record]]) -> None:
@@ -44,9 +44,16 @@ def _require_independent(records: Mapping[str, Sequence[Record]]) -> None:
         require_disjoint(**{role: subjects.get(role, set())}, **measuring)
 
 
-def phantom_slices(role: str, root: str | Path, **pipeline: Any) -> Slices:
-    """Slices of one phantom cohort, generated when it is not there yet; ``pipeline`` as for ``datalist_slices``.
+def phantom_slices(
+    role: str, root: str | Path, attribute: Attribute, modalities: Sequence[str], **pipeline: Any
+) -> Slices:
+    """Slices of one phantom cohort, generated when it is not there yet; ``pipeline`` as for ``volume_slices``.
 
     Raises InputError for a cohort that the phantom does not have.
     """
-    return datalist_slices(role, {role: phantom.generate(root, role)}, **pipeline)
+    records = _read(phantom.generate(root, role), attribute, modalities)
+    return volume_slices(records, modalities, **pipeline, label=f"slices of {role}")
+
+
+def _read(datalist: str | Path, attribute: Attribute, modalities: Sequence[str]) -> list[Record]:
+    return read_datalist(datalist, [*modalities, "seg"], {attribute.name: attribute.groups})

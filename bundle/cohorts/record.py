@@ -120,6 +120,14 @@ def _position(subject: str, seed: int) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
+def in_random_order(records: Iterable[Record]) -> list[Record]:
+    """Records ordered by a hash of the subject's id, those of one subject as they came.
+
+    Folders and tables come sorted by hospital or diagnosis; whoever takes the first so many must not take one hospital.
+    """
+    return sorted(records, key=lambda record: _position(record["subject"], seed=0))
+
+
 def require_disjoint(**roles: Iterable[str]) -> None:
     """Raise ``InputError`` when two roles, such as guide and judge, share a subject.
 

@@ -184,9 +184,7 @@ def encoded(slices: Slices, encoder: nn.Module, cache_dir: str | Path, batch_siz
     return latents
 
 
-def with_proportions(
-    slices: Slices, attribute: Attribute, written: Mapping[str, float] | None, number: int
-) -> Slices:
+def with_proportions(slices: Slices, attribute: Attribute, written: Mapping[str, float] | None, number: int) -> Slices:
     """About ``number`` slices of whole subjects in the written proportions, or, without any, in the cohort's own; fewer
     where a group has not enough. Raises InputError when it has nobody.
     """

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from bundle.attributes import Attribute
-from bundle.cohorts.record import Record, deal_subjects
+from bundle.cohorts.record import Record, deal_subjects, in_random_order
 from bundle.cohorts.slices import Slices, file_slices, oversampled
 from bundle.errors import InputError
 
@@ -98,6 +98,7 @@ def tcga_slices(
 
 
 def _all_slices(records: Sequence[Record], levels: Sequence[str], transform: Callable, cache_dir: str | Path) -> Slices:
+    records = in_random_order(records)
     files = [{"image": record["image"], "seg": record["mask"]} for record in records]
     facts = [{key: value for key, value in record.items() if key not in ("image", "mask")} for record in records]
     rows = [[row | {"level": levels[min(int(row["level"] * len(levels)), len(levels) - 1)]}] for row in facts]

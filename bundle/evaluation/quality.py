@@ -1,7 +1,8 @@
 """Likeness of two sets of images, from features that any encoder gave.
 
-Features are used as they come, neither centred nor scaled: the kernel's constant assumes values of order one, and a
-distance is comparable only within one feature space. Which encoder, and that no loss used it, is the caller's to state.
+Features are used as they come, neither centred nor scaled. The kernel assumes elements of order one: where x.y/d is
+small it is linear, and sees the mean of a set alone. A distance is comparable only within one feature space. Which
+encoder, and that no loss used it, is the caller's to state.
 """
 
 from __future__ import annotations

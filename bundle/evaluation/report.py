@@ -85,7 +85,7 @@ def side(
         "clip_similarity": clip_similarity,
         "faithfulness": _faithfulness(faithfulness or {}),
         "guidance": list(guidance),
-        "cautions": [*_cautions(count), *_lesion_cautions(faithfulness or {})],
+        "cautions": [*_cautions(count), *_shift_cautions(count, true_count), *_lesion_cautions(faithfulness or {})],
     }
 
 
@@ -202,6 +202,17 @@ def _cautions(count: AdjustedCount) -> list[str]:
         "the judge is weak: recalls sum to less than 1.4": len(count.groups) == 2 and youden < 0.4,
     }
     return [text for text, holds in found.items() if holds]
+
+
+def _shift_cautions(count: AdjustedCount, true_count: AdjustedCount | None) -> list[str]:
+    """Judge and truth err on their own, so their difference has the sum of their variances."""
+    if true_count is None:
+        return []
+    away = np.abs(count.value - true_count.value)
+    if not np.any(away > 1.96 * np.hypot(count.standard_error, true_count.standard_error)):
+        return []
+    points = f"{100 * away.max():.1f} points"
+    return [f"judge and true share differ by {points}: one of them errs otherwise on these images than on real ones"]
 
 
 def _lesion_cautions(shares: Mapping[str, LesionShare | None]) -> list[str]:

@@ -301,9 +301,10 @@ class TestTargetProportions:
         }
 
     def test_by_number_within_strata(self):
-        found = target_proportions(SEX, {"HGG": {"male": 0.6}, "LGG": {"male": 0.4}}, [], "grade")
+        rows = [*ROWS, {"subject": "f", "sex": "male", "grade": "LGG"}]  # a and b are HGG, c, d and f LGG
+        found = target_proportions(SEX, {"HGG": {"male": 0.6}, "LGG": {"male": 0.4}}, rows, "grade")
         assert found["HGG"].tolist() == pytest.approx([0.4, 0.6])
-        assert found["all"].tolist() == pytest.approx([0.5, 0.5])
+        assert found["all"].tolist() == pytest.approx([1 - 0.48, (2 * 0.6 + 3 * 0.4) / 5])
 
     @pytest.mark.parametrize(
         ("written", "stratum", "message"),
@@ -313,8 +314,9 @@ class TestTargetProportions:
             ({"HGG": {"male": 0.5, "female": 0.6}}, "grade", "target, HGG: .* sum to 1.1"),
             ({"male": 0.3}, "grade", "target, male: 0.3; give a proportion for each of female, male"),
             ({"HGG": {"male": 0.3}}, None, "unknown group 'HGG'"),
+            ({"HGG": {"male": 0.3}, "G2": {"male": 0.3}}, "grade", "stratum 'G2' is not in column 'grade'"),
         ],
     )
     def test_what_is_not_a_proportion(self, written, stratum, message):
         with pytest.raises(InputError, match=message):
-            target_proportions(SEX, written, [], stratum)
+            target_proportions(SEX, written, ROWS, stratum)

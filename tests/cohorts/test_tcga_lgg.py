@@ -55,7 +55,12 @@ def test_codes_become_words_and_slices_are_in_order(made_up):
     assert [record["lesion_pixels"] for record in records] == [2, 2, 2, 0]
     first, last = records[0], records[-1]
     assert {key: first[key] for key in ("subject", "sex", "grade", "side", "age", "site", "modality")} == {
-        "subject": "TCGA_CS_1", "sex": "female", "grade": "G3", "side": "left", "age": 40, "site": "CS",
+        "subject": "TCGA_CS_1",
+        "sex": "female",
+        "grade": "G3",
+        "side": "left",
+        "age": 40,
+        "site": "CS",
         "modality": "flair",
     }
     assert (last["subject"], last["sex"], last["grade"], last["side"]) == ("TCGA_HT_2", "male", "G2", "right")
@@ -269,7 +274,11 @@ def test_real_counts(tcga_lgg):
     assert len(records) == 660
     assert Counter(record["sex"] for record in subjects.values()) == {"female": 56, "male": 53, None: 1}
     assert Counter((record["grade"], record["sex"]) for record in subjects.values()) == {
-        ("G2", "female"): 28, ("G2", "male"): 23, ("G3", "female"): 28, ("G3", "male"): 30, (None, None): 1,
+        ("G2", "female"): 28,
+        ("G2", "male"): 23,
+        ("G3", "female"): 28,
+        ("G3", "male"): 30,
+        (None, None): 1,
     }
     assert Counter(record["site"] for record in subjects.values()) == {"DU": 45, "HT": 34, "CS": 16, "FG": 14, "EZ": 1}
     assert sum(record["lesion_pixels"] > 0 for record in records) == 369

@@ -182,6 +182,19 @@ def test_cautions():
     assert found["verdict"] == "cannot tell"
 
 
+def test_judge_and_truth_that_contradict_each_other():
+    """Of 400 images the judge calls 240 men, and the truth 240, 221 or 200; both err on one subject in twenty."""
+    truth = np.repeat([0, 1], 500)
+    calls = np.where(np.arange(1000) % 20, truth, 1 - truth)
+    rates = judge_rates(calls, truth, np.arange(1000), SEXES)
+    judged = np.eye(2)[(np.arange(400) % 5 > 1).astype(int)]
+    # standard error of each: sqrt(.6 * .4 / 400 + .0006 of the rates) / .9 = 2.8 points; 1.96 sqrt(2) 2.8 = 7.8
+    for men, caution in ((240, False), (221, False), (200, True)):
+        true = adjusted_count(np.arange(400) < men, rates)
+        found = side(judged, np.zeros(400), rates, TARGET, true_count=true)["cautions"]
+        assert any("judge and true share differ by" in text for text in found) is caution
+
+
 def test_three_groups():
     truth = np.repeat(np.arange(3), 100)
     rates = judge_rates(truth, truth, np.arange(300), ("low", "middle", "high"))
