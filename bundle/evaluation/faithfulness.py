@@ -60,7 +60,7 @@ def reader_rates(
         groups: names of the groups.
 
     Raises:
-        ValueError: fewer than two subjects with, or without, a lesion in a group.
+        InputError: fewer than two subjects with, or without, a lesion in a group.
     """
     cells = [f"{group}, {state}" for group in groups for state in ("no lesion", "lesion")]
     return judge_rates(_cell(called, read), _cell(truth, lesion), subjects, cells)
