@@ -156,3 +156,20 @@ def test_the_evaluation_is_built(workflow, random_models):
     assert list(kinds.values()) == [8] * 6  # two slices of each of 24 subjects, every kind as often
     anchored = made.parser.get_parsed_content("load_cohort")("target").halves()[0].subjects()
     assert not set(anchored) & set(evaluation.real.subjects())
+
+
+def test_a_target_by_number_within_strata_is_compared_with_its_mixture(workflow, random_models):
+    target = {"HGG": {"male": 0.9}, "LGG": {"male": 0.1}}
+    made = workflow("evaluate.yaml", "infer", tuned=str(random_models / "denoiser.pt"), target=target, stratum="grade")
+    real, overall = (made.parser.get_parsed_content(name) for name in ("real_slices", "overall_target"))
+    sexes = {row["subject"]: row["sex"] for row in real.rows}.values()
+    male = sum(sex == "male" for sex in sexes) / len(sexes)
+    assert male == pytest.approx(float(overall[1]), abs=1 / len(sexes))
+    assert 0.1 < float(overall[1]) < 0.9
+
+
+def test_a_classifier_is_not_calibrated_on_whom_it_was_trained(workflow):
+    made = workflow("train_classifier.yaml", "train", iterations=1, held_out_role="guide")
+    with pytest.raises(RuntimeError, match="require_disjoint") as raised:
+        made.run()
+    assert "training and calibration share" in str(raised.value.__cause__)

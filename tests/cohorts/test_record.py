@@ -4,12 +4,20 @@ import gzip
 import json
 import os
 import time
+from collections import Counter
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle.cohorts.record import deal_subjects, read_datalist, require_disjoint, split_by_subject, write_datalist
+from bundle.cohorts.record import (
+    deal_subjects,
+    in_random_order,
+    read_datalist,
+    require_disjoint,
+    split_by_subject,
+    write_datalist,
+)
 from bundle.errors import InputError
 
 SEX = {"sex": ["female", "male"]}
@@ -199,3 +207,15 @@ def test_subjects_are_dealt_out_evenly_within_every_value():
             assert max(sizes) - min(sizes) <= 1
     assert deal_subjects(reversed(records), 3, ["sex", "site"]) == parts
     assert deal_subjects(records, 3, ["sex", "site"], seed=1) != parts
+
+
+def test_a_random_order_depends_on_ids_alone():
+    """Files come by hospital: a 0, a 1, ... b 0, ...; the first half of the new order has both hospitals."""
+    records = [{"subject": f"{site}{i}", "scan": scan} for site in "ab" for i in range(50) for scan in (0, 1)]
+    ordered = in_random_order(records)
+    assert [record["scan"] for record in ordered] == [0, 1] * 100
+    assert ordered == in_random_order(sorted(records, key=lambda record: (record["scan"], record["subject"])))
+    first = Counter(record["subject"][0] for record in ordered[:100])
+    assert 30 < first["a"] < 70
+    fewer = [record for record in records if record["subject"] != "a7"]
+    assert in_random_order(fewer) == [record for record in ordered if record["subject"] != "a7"]
