@@ -8,6 +8,9 @@ ARGS   ?=
 # Threads wait for each other by spinning, but not for long: without a limit a second job on the same cores slows both
 # more than tenfold, and threads that sleep at once are slower than a single one.
 export GOMP_SPINCOUNT ?= 10000
+# Large tensors keep their memory between steps; glibc would give it back, and the kernel would clear it page by page.
+export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
+export MALLOC_MMAP_THRESHOLD_ ?= 8589934592
 
 .PHONY: help align weights test test-slow lint clean
 .DEFAULT_GOAL := help
