@@ -22,7 +22,7 @@ def numbers(output: dict) -> dict[str, float]:
     found = {}
     for name, value in output.items():
         if isinstance(value, float) or getattr(value, "numel", lambda: 0)() == 1:
-            value = float(value)
+            value = float(value.detach() if hasattr(value, "detach") else value)
             if math.isfinite(value):
                 found[name] = value
     return found
