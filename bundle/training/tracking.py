@@ -13,6 +13,7 @@ import mlflow
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 from monai.handlers import MLFlowHandler
+from torch import Tensor
 
 from bundle.files import write_whole
 
@@ -21,10 +22,10 @@ def numbers(output: dict) -> dict[str, float]:
     """The finite numbers of an engine's output, which is what MLflow can store."""
     found = {}
     for name, value in output.items():
-        if isinstance(value, float) or getattr(value, "numel", lambda: 0)() == 1:
-            value = float(value.detach() if hasattr(value, "detach") else value)
-            if math.isfinite(value):
-                found[name] = value
+        if isinstance(value, Tensor) and value.numel() == 1:
+            value = float(value.detach())
+        if isinstance(value, float) and math.isfinite(value):
+            found[name] = value
     return found
 
 
