@@ -29,7 +29,8 @@ def load_weights(network: nn.Module, path: str | Path, frozen: bool = True) -> n
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such weights; run the job that writes them or correct the path")
+        remedy = "run the job that writes them (scripts.make_weights fills a models_dir) or correct the path"
+        raise InputError(f"{path}: no such weights; {remedy}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged archive surfaces as many kinds of error

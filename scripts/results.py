@@ -115,7 +115,7 @@ def share_table(reports: Mapping[str, Report]) -> str:
         group, before, after = report["groups"][-1], report["before"], report["after"]
         shares = [f"{percent(side['proportion'][group])} {_ends(side['ci95'][group])}" for side in (before, after)]
         true = after["true_proportion"]
-        true_share = percent(true[group]) if true else "-"
+        true_share = f"{percent(true[group])} {_ends(after['true_ci95'][group])}" if true else "-"
         rows.append((name, percent(report["target"][group]), *shares, true_share, after["verdict"]))
     group = next(iter(reports.values()))["groups"][-1]
     return markdown(("run", f"target, {group}", "before", "after", "after, true share", "verdict"), rows)

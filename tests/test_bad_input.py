@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bundle.files import write_tensors
+
 HEAVY = "reference images"  # the first thing that an alignment computes
 
 
@@ -78,6 +80,11 @@ def mistyped_value(cohort, models, tmp_path):
     return {"gradient": "adjsted"}, ["gradient", "adjsted", "use adjusted"]
 
 
+def folder_of_another_run(cohort, models, tmp_path):
+    write_tensors({"settings": {}}, tmp_path / "taken" / "checkpoint.pt")
+    return {"output_dir": tmp_path / "taken"}, ["taken/checkpoint.pt", "made with", "another --output_dir"]
+
+
 @pytest.mark.parametrize(
     "fault",
     [
@@ -90,6 +97,7 @@ def mistyped_value(cohort, models, tmp_path):
         clip_that_nobody_has,
         mistyped_option,
         mistyped_value,
+        folder_of_another_run,
     ],
     ids=lambda fault: fault.__name__,
 )

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bundle.generation import Sampler, draw
+from bundle import generation
+from bundle.generation import Sampler, draw, forecast
 from bundle.sampling import Schedule
 from tests.toy import LATENT, Denoiser, scheduler
 
@@ -79,3 +80,12 @@ class TestSampler:
         other = replace(sampler, guidance=4.0)
         assert torch.equal(sampler.images(denoiser, draws, guidance=4.0), other.images(denoiser, draws))
         assert not torch.equal(sampler.images(denoiser, draws), other.images(denoiser, draws))
+
+
+def test_a_batch_tells_how_long_more_will_take(sampler, denoiser, monkeypatch, caplog):
+    clock = iter([10.0, 13.0])
+    monkeypatch.setattr(generation.time, "monotonic", lambda: next(clock))
+    with caplog.at_level("INFO"):
+        seconds = forecast(sampler, denoiser, draw(0, "pool", 5, SHARES, LATENT), 400, "alignment")
+    assert seconds == 240  # 3 s for 5 images
+    assert "alignment: about 4 min here (the work of 400 images)" in caplog.text

@@ -218,6 +218,7 @@ def report():
         "proportion": {"female": 0.41, "male": 0.59},
         "ci95": {"female": [0.38, 0.44], "male": [0.56, 0.62]},
         "true_proportion": {"female": 0.4, "male": 0.6},
+        "true_ci95": {"female": [0.37, 0.43], "male": [0.57, 0.63]},
         "gap": 0.01,
         "true_gap": 0.02,
         "verdict": "aligned",
@@ -315,7 +316,7 @@ def test_the_qualifying_table_counts_over_the_seeds(report):
 
 
 def test_the_share_table(report):
-    line = "| seed_0 | 58.0 % | 80.0 % [70.0, 90.0] | 59.0 % [56.0, 62.0] | 60.0 % | aligned |"
+    line = "| seed_0 | 58.0 % | 80.0 % [70.0, 90.0] | 59.0 % [56.0, 62.0] | 60.0 % [57.0, 63.0] | aligned |"
     assert results.share_table({"seed_0": report}).splitlines()[-1] == line
 
 

@@ -68,9 +68,9 @@ def reference_pool(
     path = Path(cache) / f"reference_{_digest(denoiser, sampler, guide, clip, draws)}.pt"
     device = sampler.contexts.device
     done = read_tensors(path, device) if path.is_file() else {"features": [], "logits": []}
-    left = torch.arange(sum(map(len, done["logits"])), len(draws))
-    for index in tqdm(left.split(batch_size) if len(left) else (), desc="reference images", unit="batch", leave=False):
-        images = sampler.decode(sampler.chain(denoiser, draws[index])[-1])
+    left = range(sum(map(len, done["logits"])), len(draws), batch_size)
+    for first in tqdm(left, desc="reference images", unit="batch", leave=False, disable=not left):
+        images = sampler.decode(sampler.chain(denoiser, draws[first : first + batch_size])[-1])
         done["features"].append(clip.image_features(images))
         done["logits"].append(guide(images))
         write_tensors(done, path)

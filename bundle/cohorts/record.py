@@ -164,7 +164,8 @@ def _resolve(path: Path, record: Record, modalities: Sequence[str], optional: Se
             continue
         where = f"{path}: subject '{record['subject']}', field '{name}'"
         if not isinstance(value, str):
-            raise InputError(f"{where}: no image path; add it or ask for other modalities")
+            remedy = "an image of zeros where there is no lesion" if name == "seg" else "or ask for other modalities"
+            raise InputError(f"{where}: no image path; add it, {remedy}")
         file = path.parent / value
         problem = _image_problem(file)
         if problem:

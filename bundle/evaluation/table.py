@@ -78,7 +78,9 @@ def _change(change: Entry, group: str) -> str:
 
 
 def _lesion(entry: Entry, key: str) -> str:
-    return _with_ends(entry[key], entry.get(f"{key}_ci95", ()))
+    """The share, or, where the reader's errors do not explain what it reads, what it reads."""
+    ends = entry.get(f"{key}_ci95", ())
+    return f"{_percent(entry[f'{key}_raw'])}, uncorrected" if list(ends) == [0, 1] else _with_ends(entry[key], ends)
 
 
 def _with_ends(share: float | None, ends: Sequence[float]) -> str:

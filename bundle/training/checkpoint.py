@@ -17,6 +17,24 @@ from bundle.training.draws import Draws
 logger = logging.getLogger(__name__)
 
 
+def read_checkpoint(path: str | Path, settings: Mapping[str, Any]) -> dict | None:
+    """What a run of these settings has left at ``path``; None before its first checkpoint.
+
+    Raises InputError for a checkpoint of other settings. A job that computes much before it trains asks this first.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return None
+    saved = read_tensors(path)
+    changed = sorted(name for name, value in settings.items() if saved["settings"].get(name) != str(value))
+    if changed:
+        raise InputError(
+            f"{path}: made with {changed[0]} = {saved['settings'].get(changed[0])}, now {settings[changed[0]]}; "
+            "give another --output_dir or delete that folder"
+        )
+    return saved
+
+
 class Checkpoint:
     """Saves all that a run needs to go on, every ``interval`` iterations and at the end, and loads it at the start.
 
@@ -38,7 +56,7 @@ class Checkpoint:
         self.settings = {key: str(value) for key, value in settings.items()}
 
     def attach(self, engine: Engine) -> None:
-        self._read()
+        read_checkpoint(self.path, self.settings)
         engine.add_event_handler(Events.STARTED, self.load)
         engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.interval), self.save)
         engine.add_event_handler(Events.COMPLETED, self.save)
@@ -56,20 +74,8 @@ class Checkpoint:
         extra = {"engine": engine_state, "settings": self.settings, "scaler": scaler.state_dict() if scaler else {}}
         write_tensors({"objects": state, **extra}, self.path)
 
-    def _read(self) -> dict | None:
-        if not self.path.is_file():
-            return None
-        saved = read_tensors(self.path)
-        changed = sorted(k for k in self.settings if saved["settings"].get(k) != self.settings[k])
-        if changed:
-            raise InputError(
-                f"{self.path}: made with {changed[0]} = {saved['settings'].get(changed[0])}, now "
-                f"{self.settings[changed[0]]}; give another --output_dir or delete that folder"
-            )
-        return saved
-
     def load(self, engine: Engine) -> None:
-        saved = self._read()
+        saved = read_checkpoint(self.path, self.settings)
         if saved is None:
             return
         for name, item in self.objects.items():
@@ -78,4 +84,5 @@ class Checkpoint:
             engine.scaler.load_state_dict(saved["scaler"])
         engine.load_state_dict(saved["engine"])
         self.draws.start = saved["engine"]["iteration"]
-        logger.info("continuing %s after iteration %d", self.path, self.draws.start)
+        finished = self.draws.start == engine.state.max_epochs * engine.state.epoch_length
+        logger.info("%s: %s after iteration %d", self.path, "finished" if finished else "going on", self.draws.start)

@@ -82,6 +82,12 @@ def test_bad_records_are_named(cohort, changes, message):
         cohort(*changes)
 
 
+@pytest.mark.parametrize(("name", "remedy"), [("seg", "an image of zeros"), ("t1", "ask for other modalities")])
+def test_the_remedy_fits_the_image_that_is_missing(cohort, name, remedy):
+    with pytest.raises(InputError, match=f"'{name}': no image path; add it, .*{remedy}"):
+        cohort({name: None}, modalities=["t1", "seg"])
+
+
 @pytest.mark.parametrize("text", ["{}", "[]", "[{", "[1]"])
 def test_what_is_no_datalist(tmp_path, text):
     (tmp_path / "list.json").write_text(text)

@@ -174,6 +174,12 @@ def test_what_was_not_measured_is_a_dash(rates, report):
     assert bare["true_proportion"] is None
 
 
+def test_a_share_that_the_readers_errors_do_not_explain_is_shown_as_read(report):
+    rough = {"lesion_prompted": 1.2, "lesion_prompted_ci95": [0.0, 1.0], "lesion_prompted_raw": 0.97}
+    changed = {**report["after"], "faithfulness": {**report["after"]["faithfulness"], **rough}}
+    assert by_name(table({**report, "after": changed}))["lesion, asked for"].rstrip().endswith("97.0 %, uncorrected")
+
+
 def test_cautions():
     truth = np.repeat([0, 1], 20)
     calls = np.where(np.arange(40) % 20 < 13, truth, 1 - truth)  # recalls .65
