@@ -17,9 +17,9 @@ export MALLOC_MMAP_THRESHOLD_ ?= 8589934592
 
 help:
 	@echo "make align      align the embedded model with the target cohort and evaluate it"
-	@echo "make weights    train the embedded weights from scratch (resumable)"
+	@echo "make weights    train the embedded weights from scratch (resumable); fails where a figure is not reproduced"
 	@echo "make test       lint and tests; make test-slow runs the long tests"
-	@echo "make clean      remove outputs and caches"
+	@echo "make clean      remove outputs; cohorts and their slices stay in data/"
 
 # The environment is brought up to date whenever the requirements change.
 .venv/.installed: requirements.txt requirements-test.txt
@@ -32,7 +32,7 @@ align: .venv/.installed
 	$(RUN) -m monai.bundle run evaluating --config_file configs/evaluate.yaml $(ARGS) $(EVALUATE_ARGS)
 
 weights: .venv/.installed
-	$(RUN) -m scripts.make_weights $(ARGS)
+	$(RUN) -m scripts.make_weights --check $(ARGS)
 
 lint: .venv/.installed
 	$(RUN) -m ruff check .

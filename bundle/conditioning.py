@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import open_clip
 import torch
+from open_clip.hf_model import HFTextEncoder
 from open_clip.model import get_model_preprocess_cfg
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -21,7 +22,7 @@ class Clip(nn.Module):
         pretrained: a tag that open_clip knows, or the path of a local checkpoint; not used with ``local-dir:``.
         trainable: leave the weights trainable (only for training the CLIP itself).
 
-    Raises InputError when the model or its weights cannot be had.
+    Raises InputError when the model or its weights cannot be had, or its text tower is not open_clip's own.
     """
 
     def __init__(self, name: str, pretrained: str | None = None, trainable: bool = False):
@@ -36,6 +37,11 @@ class Clip(nn.Module):
                 f"CLIP '{name}', pretrained '{pretrained}': {' '.join(str(error).split())[:160]}; give a name and tag "
                 "of open_clip.list_pretrained(), a local checkpoint, or 'local-dir:FOLDER'"
             ) from error
+        if isinstance(getattr(self.model, "text", None), HFTextEncoder):
+            raise InputError(
+                f"CLIP '{name}': its text tower is a language model of another library, which gives no state per "
+                "token here; take a model with a text tower of open_clip's own"
+            )
         config = get_model_preprocess_cfg(self.model)
         size = config["size"]
         self.image_size = (size, size) if isinstance(size, int) else tuple(size)

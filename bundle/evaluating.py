@@ -113,6 +113,7 @@ class Evaluation:
         """Measure, write ``report.json`` and ``samples.png`` to ``output_dir``, print the table, return the report."""
         started = time.monotonic()
         require_unseen(self.trained_on, self.judge, self.validation.subjects())
+        seconds = self._snapshot_seconds()
         draws = draw(self.seed, "evaluation", self.num_images, self.prompt_shares, self.latent_shape)
         errors = self._errors()
         denoisers = {"before": self.base, "after": self.tuned}
@@ -136,7 +137,7 @@ class Evaluation:
             for name, made in images.items()
         }
         pairs = {space: (features["before"][space], features["after"][space]) for space in self.spaces}
-        trajectory, align_seconds = self._trajectory(draws, errors)
+        trajectory = self._trajectory(seconds, draws, errors)
         calls = {name: probabilities.argmax(1) for name, probabilities in judged.items()}
         made = report.assemble(
             attribute=self.attribute.name,
@@ -149,7 +150,7 @@ class Evaluation:
             change=paired_difference(calls["before"], calls["after"], errors.judge),
             kid_change={space: kid_change(real_features[space], *pair, subjects) for space, pair in pairs.items()},
             trajectory=trajectory,
-            seconds={"align": align_seconds, "evaluate": time.monotonic() - started},
+            seconds={"align": max(seconds.values(), default=None), "evaluate": time.monotonic() - started},
             versions=report.package_versions(*PACKAGES),
             margin=self.margin,
             strata=self._strata(calls, draws, errors),
@@ -258,14 +259,17 @@ class Evaluation:
             for name in sorted(set(strata) - {"all"})
         }
 
-    def _trajectory(self, draws: Draws, errors: Errors) -> tuple[list[dict], float | None]:
-        """Share at each snapshot, and the seconds of the whole alignment."""
+    def _snapshot_seconds(self) -> dict[str, float]:
+        """Seconds of training until each snapshot, by its iteration; the last one comes at the end."""
         if self.snapshots is None:
-            return [], None
+            return {}
         index = Path(self.snapshots) / "index.json"
         if not index.is_file():
             raise InputError(f"{index}: no snapshots; run the alignment first or set --snapshots null")
-        seconds = json.loads(index.read_text())
+        return json.loads(index.read_text())
+
+    def _trajectory(self, seconds: Mapping[str, float], draws: Draws, errors: Errors) -> list[dict]:
+        """Share at each snapshot."""
         rows = []
         for iteration in sorted(seconds, key=int):
             path = Path(self.snapshots) / f"iteration_{int(iteration):04d}.pt"
@@ -274,7 +278,7 @@ class Evaluation:
             calls = self.judge.predict(made).argmax(1).numpy()
             labels = {"iteration": int(iteration), "seconds": seconds[iteration]}
             rows.append(report.share_row(calls, errors.judge, self.target.numpy(), **labels))
-        return rows, max(seconds.values(), default=None)
+        return rows
 
     def _write(self, made: dict, images: Mapping[str, Tensor], judged: Mapping[str, np.ndarray], draws: Draws) -> None:
         folder = Path(self.output_dir)

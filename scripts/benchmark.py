@@ -20,6 +20,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from bundle.cohorts import phantom
 from scripts.jobs import JobFailed, command, duration, read_json, run, shown, start, write_json
 from scripts.results import RESULTS, summary, write_tables
 
@@ -129,16 +130,19 @@ def carry_out(runs: Sequence[Run], work: Path, results: Path, kept: Callable[[st
 
 def _carry_out_one(item: Run, work: Path, kept: Callable[[str, dict], dict]) -> dict:
     folder, commands, started = work / item.name, item.commands(work), time.monotonic()
+    continued = folder.is_dir()
     for words in commands:
         run(words, folder / "log.txt")
     result = kept(item.name, read_json(folder / "report.json"))
-    result["seconds"] = {**result["seconds"], "wall": round(time.monotonic() - started)}
+    if not continued:
+        result["seconds"]["wall"] = round(time.monotonic() - started)
     return {**result, "commands": [shown(words) for words in commands]}
 
 
 def expected(results: Path, number: int) -> float | None:
-    """Seconds that ``number`` runs will take, going by the mean of those that are done; None before the first."""
-    walls = [read_json(path)["seconds"]["wall"] for path in results.glob("*.json")]
+    """Seconds that ``number`` runs will take, going by the mean of those that ran in one go; None before the first."""
+    seconds = [read_json(path)["seconds"] for path in results.glob("*.json")]
+    walls = [entry["wall"] for entry in seconds if "wall" in entry]
     if not number:
         return 0.0
     return number * sum(walls) / len(walls) if walls else None
@@ -172,10 +176,11 @@ def _time_cohorts(folders: Mapping[str, str]) -> dict[str, float]:
     parser.update(dict(folders))
     load = parser.get_parsed_content("load_cohort")
     seconds = {}
-    for role in COHORTS:
+    for part, make in (("volumes", lambda role: phantom.generate(folders["dataset_dir"], role)), ("slices", load)):
         started = time.monotonic()
-        load(role)
-        seconds[f"cohort {role}: volumes and slices"] = time.monotonic() - started
+        for role in COHORTS:
+            make(role)
+        seconds[f"{part} of the {len(COHORTS)} cohorts"] = time.monotonic() - started
     return seconds
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 import time
@@ -31,6 +32,7 @@ TOLERANCES = {
     "ambiguous": 0.03,
     "auc": 0.01,
     "captions": 0.0,
+    "clean": 0.02,
     "final_loss": 0.1,
     "l1": 0.004,
     "psnr": 1.0,
@@ -51,6 +53,7 @@ class Stage:
     needs: tuple[str, ...] = ()
 
 
+SHARED_CONFIGS = ("configs/common.yaml", "configs/cohort_phantom.yaml")  # from which every stage takes entries
 CLIP, NEUTRAL_CLIP = (f"{folder}/open_clip_model.safetensors" for folder in ("clip", "clip_neutral"))
 STAGES = (
     Stage("autoencoder", "autoencoder.pt", "slice to latent and back", "train_autoencoder.yaml"),
@@ -226,8 +229,10 @@ def _announce(committed: Mapping[str, dict], models: Path, work: Path, commands:
 
 
 def _begun(stage: Stage, words: Sequence[str], models: Path) -> dict:
-    """What a stage's result follows from."""
-    return {"command": shown(words), "needs": {file: _sha(models / file) for file in stage.needs}}
+    """What a stage's result follows from: its command, the text of the configs, and the weights that it reads."""
+    named = re.findall(r"[\w./-]+\.yaml", " ".join(words))
+    configs = {name: _sha(Path(name)) for name in (*named, *SHARED_CONFIGS)}
+    return {"command": shown(words), "configs": configs, "needs": {file: _sha(models / file) for file in stage.needs}}
 
 
 def _is_of(mark: Mapping, begun: Mapping) -> bool:

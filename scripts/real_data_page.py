@@ -40,7 +40,10 @@ def _paragraphs(results: Entry) -> Iterator[str]:
     yield _set_up(results, group)
     yield markdown(("", "before", "after"), _share_rows(report, group))
     yield _judge_text(report)
-    yield "AUC of the sex by patient (mean of the slices), on patients whom the classifier has not seen:"
+    yield (
+        "AUC of the sex by patient (mean of the scores of plain slices), on patients whom the classifier was not "
+        "trained on; they did set its temperature, one number, because nobody is left over:"
+    )
     named = {CLASSIFIERS[name]: entry for name, entry in results["classifiers"].items()}
     yield markdown(("classifier", "AUC [95 %]"), _auc_rows(named))
     yield "How much of that may be hospital or field of view (all patients, cross-validated):"
@@ -60,7 +63,8 @@ def _set_up(results: Entry, group: str) -> str:
         f"The same configs on public FLAIR slices of {making + measuring} patients of known sex. Autoencoder, CLIP, "
         f"base and guide are trained on {making} of them, with slices repeated until {source} of what the base learns "
         f"are {group}. The judge is cross-fitted on the other {measuring}: each is judged by the member that has not "
-        f"seen this patient. The target is the first half's own proportion, {target} {group}. The command: "
+        f"seen this patient. How often the guide errs, by which the tuning corrects its aim, is measured on this half "
+        f"too. The target is the first half's own proportion, {target} {group}. The command: "
         f"`{results['command']}`."
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from scripts.jobs import duration, markdown, read_json, replace_section
@@ -142,7 +142,7 @@ def _variant_row(name: str, entries: Sequence[Report], spaces: Sequence[str]) ->
         ", ".join(percent(entry["gap"]) for entry in entries),
         *(f"{mean(c['value'] for c in change):.3g} (to {max(c['ci95'][1] for c in change):.3g})" for change in changes),
         ", ".join(percent(entry["agreement"]) for entry in entries),
-        f"{mean(entry['seconds']['align'] for entry in entries):.0f}",
+        f"{median(entry['seconds']['align'] for entry in entries):.0f}",
         ", ".join(entry["verdict"] for entry in entries),
     )
 

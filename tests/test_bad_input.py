@@ -13,6 +13,7 @@ import yaml
 from bundle.files import write_tensors
 
 HEAVY = "reference images"  # the first thing that an alignment computes
+SLICES = "slices of"  # the first that it makes of a cohort
 
 
 @pytest.fixture
@@ -68,6 +69,10 @@ def weights_of_another_network(cohort, models, tmp_path):
     return {"models_dir": folder}, ["denoiser.pt", "does not fit", "use the weights"]
 
 
+def clip_of_an_unknown_name(cohort, models, tmp_path):
+    return {"clip_name": "ViT-B-99", "clip_pretrained": "openai"}, ["ViT-B-99", "open_clip.list_pretrained()"]
+
+
 def clip_that_nobody_has(cohort, models, tmp_path):
     return {"clip_name": "ViT-B-32", "clip_pretrained": "nobody"}, ["ViT-B-32", "nobody", "local-dir:"]
 
@@ -85,6 +90,9 @@ def folder_of_another_run(cohort, models, tmp_path):
     return {"output_dir": tmp_path / "taken"}, ["taken/checkpoint.pt", "made with", "another --output_dir"]
 
 
+NEED_A_COHORT = (folder_of_another_run,)  # to be found: what the run would have started with
+
+
 @pytest.mark.parametrize(
     "fault",
     [
@@ -94,6 +102,7 @@ def folder_of_another_run(cohort, models, tmp_path):
         unknown_group,
         proportions_that_do_not_sum_to_one,
         weights_of_another_network,
+        clip_of_an_unknown_name,
         clip_that_nobody_has,
         mistyped_option,
         mistyped_value,
@@ -113,6 +122,7 @@ def test_the_last_line_says_what_to_do(fault, root, cohort, random_models, tmp_p
     assert last.startswith("error: "), last
     assert [word for word in words if word not in last] == [], last
     assert HEAVY not in done.stderr
+    assert (SLICES in done.stderr) is (fault in NEED_A_COHORT)
     assert not (tmp_path / "out").exists()
 
 

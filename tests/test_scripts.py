@@ -109,7 +109,7 @@ def test_a_stage_that_was_killed_goes_on_from_its_checkpoint(chain, tmp_path):
     run, models, _ = chain
     stage = STAGES[0]
     folder = tmp_path / "work" / stage.name
-    begun = {"command": jobs.shown(stage_command(stage)), "needs": {}}
+    begun = make_weights._begun(stage, stage_command(stage), models)
     jobs.write_json(begun, folder / "stage.json")
     (folder / "checkpoint.pt").write_text("half way")
     (folder.parent / "clip").mkdir()

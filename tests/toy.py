@@ -26,7 +26,7 @@ from bundle.networks.classifier import AttributeClassifier
 from bundle.sampling import Schedule
 from bundle.training.average import Averaging, WeightAverage
 from bundle.training.checkpoint import Checkpoint
-from bundle.training.draws import DenoisingBatch, DenoisingDraw, Draws, LatentDataset
+from bundle.training.draws import Batches, DenoisingBatch, DenoisingDraw, LatentDataset
 
 LATENT = (2, 4, 4)
 
@@ -103,8 +103,6 @@ def toy_step(cache: Path, **changes) -> tuple[nn.Module, AlignmentStep]:
     sampler = Sampler(schedule, 2.0, contexts, null_context, decoder.decode)
     draws = draw(0, "pool", 24, torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), LATENT)
     settings = {
-        "targets": {"all": torch.tensor([0.6, 0.4], dtype=torch.float64)},
-        "strata": ["all"] * 3,
         "num_steps": len(schedule),
         "pool_size": len(draws),
         "batch_size": 8,
@@ -113,6 +111,8 @@ def toy_step(cache: Path, **changes) -> tuple[nn.Module, AlignmentStep]:
     }
     step = AlignmentStep(
         options=AlignmentOptions(**settings),
+        targets={"all": torch.tensor([0.6, 0.4], dtype=torch.float64)},
+        strata=["all"] * 3,
         sampler=sampler,
         guide=classifier,
         clip=clip,
@@ -179,7 +179,7 @@ def toy_job(
         torch.manual_seed(1)
         latents, captions, judge = torch.randn(20, *LATENT), torch.randint(3, (20, 1)), guide(scale=6.0)
     dataset = LatentDataset(latents, captions, step.sampler.contexts)
-    draws = Draws(DenoisingDraw(dataset, step.sampler.null_context, 1000, batch_size=4, seed=0, purpose="anchor"))
+    draws = Batches(DenoisingDraw(dataset, step.sampler.null_context, 1000, batch_size=4, seed=0, purpose="anchor"))
     optimiser = optimizer(network.parameters(), lr=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=12)
     average = WeightAverage(network, 0.9)

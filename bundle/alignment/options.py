@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-from torch import Tensor
 
 from bundle.errors import InputError
 
@@ -21,11 +18,10 @@ class AlignmentOptions:
     """What one chooses for :class:`~bundle.alignment.step.AlignmentStep`.
 
     Args:
-        targets: stratum -> true target proportions (G,); one stratum named "all" when there are none.
-        strata: stratum of each prompt (P,).
         num_steps: T of the sampler.
         pool_size: noises and prompts whose reference images are made once; a multiple of ``batch_size``.
-        alignment_loss: "transport" (default) or "marginal".
+        alignment_loss: "transport" (default) or "marginal", which knows no strata.
+        stratum: column within whose values there are targets, or None.
         max_uncertainty: None weighs images by certainty; a number is the published cut.
         softening: divides the guide's logits in the transport loss. A guide that is sure right beside its boundary
             stops pushing there, and leaves images that other classifiers read otherwise; above 1 they are pushed on.
@@ -34,15 +30,14 @@ class AlignmentOptions:
         gradient: "adjusted", "decoupled", "truncated" or "exact"; ``num_followed`` K steps of T.
         micro_batch: images decoded with a graph at once.
 
-    Raises InputError for an option that does not exist or a prompt's stratum without a target.
+    Raises InputError for an option that does not exist.
     """
 
-    targets: Mapping[str, Tensor]
-    strata: Sequence[str]
     num_steps: int
     pool_size: int
     batch_size: int = 32
     alignment_loss: str = "transport"
+    stratum: str | None = None
     max_uncertainty: float | None = None
     softening: float = 1.0
     consistency: float = 4.0
@@ -56,12 +51,9 @@ class AlignmentOptions:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} '{getattr(self, name)}': use {', '.join(choices[:-1])} or {choices[-1]}")
-        if self.alignment_loss == "marginal" and set(self.strata) != {"all"}:
-            raise InputError("alignment_loss 'marginal' knows no strata; use transport or no stratum")
+        if self.alignment_loss == "marginal" and self.stratum is not None:
+            raise InputError(f"alignment_loss 'marginal': knows no strata, not '{self.stratum}'; use transport or none")
         if not 1 <= self.num_followed <= self.num_steps:
             raise InputError(f"num_followed {self.num_followed}: use 1 to {self.num_steps}")
         if self.batch_size < 1 or self.pool_size < 1 or self.pool_size % self.batch_size:
             raise InputError(f"pool_size {self.pool_size}: use a multiple of batch_size, {self.batch_size}")
-        missing = sorted(set(self.strata) - set(self.targets))
-        if missing:
-            raise InputError(f"target: no proportions for stratum '{missing[0]}'; there are {sorted(self.targets)}")

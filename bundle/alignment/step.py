@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -41,12 +41,16 @@ class AlignmentStep:
     """What the iteration needs besides the denoiser.
 
     Args:
+        targets: stratum -> true target proportions (G,); one stratum named "all" when there are none.
+        strata: stratum of each prompt (P,).
         pool: of ``options.pool_size`` draws.
         rates: the guide's share of true group a called b on decoded images (G, G).
         prompt_bank: CLIP's text features of all prompts (P, F), for the text side of the consistency.
     """
 
     options: AlignmentOptions
+    targets: Mapping[str, Tensor]
+    strata: Sequence[str]
     sampler: Sampler
     guide: AttributeClassifier
     clip: Clip
@@ -88,8 +92,8 @@ class AlignmentStep:
 
     def _assign(self, probabilities: Tensor, prompts: Tensor, iteration: int):
         """The groups to show, and the overall proportions q* that the guide should read."""
-        strata = [self.options.strata[int(prompt)] for prompt in prompts]
-        aims = {name: guide_target(target, self.rates) for name, target in self.options.targets.items()}
+        strata = [self.strata[int(prompt)] for prompt in prompts]
+        aims = {name: guide_target(target, self.rates) for name, target in self.targets.items()}
         overall = torch.stack([aims[name] for name in strata]).mean(0)
         shift = self.integral(overall) - overall
         aims = {name: on_simplex(aim + shift) for name, aim in aims.items()}

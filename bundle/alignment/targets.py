@@ -166,7 +166,10 @@ class IntegralAction:
 
 def overall_target(targets: Mapping[str, Tensor], strata: Sequence[str], shares: Tensor) -> Tensor:
     """Proportions (G,) of all images when each stratum has its ``targets`` (G,): prompts have ``strata`` and ``shares``
-    (P,)."""
+    (P,). Raises InputError for a stratum without one."""
+    missing = sorted(set(strata) - set(targets))
+    if missing:
+        raise InputError(f"target: no proportions for stratum '{missing[0]}'; there are {', '.join(sorted(targets))}")
     return torch.stack([targets[name] for name in strata]).T @ shares
 
 
@@ -175,6 +178,12 @@ def _proportions(attribute: Attribute, written: Mapping[str, float] | None, rows
     if written is not None:
         return torch.from_numpy(attribute.proportions(written, "target"))
     return torch.from_numpy(attribute.observed_proportions(rows, "target cohort"))
+
+
+def check_written(attribute: Attribute, written: Mapping | None, stratum: str | None) -> None:
+    """Raise InputError for what cannot be target proportions, before any cohort is read."""
+    for shares in () if written is None else (written,) if stratum is None else written.values():
+        attribute.proportions(shares, "target")
 
 
 def target_proportions(

@@ -119,11 +119,13 @@ def file_slices(
     """The slices that ``transform`` makes of each image and its segmentation, {"image", "seg"}, in that order.
 
     ``rows`` holds for every file what is known of each of its slices. All cores work, a bar shows progress, and the
-    result is kept in one file of ``cache_dir``, named by MONAI's hash of all that it depends on.
+    result is kept in one file of ``cache_dir``, named by MONAI's hash of all that it depends on, the files' sizes and
+    dates included.
     """
     if isinstance(transform, Randomizable):
         transform.set_random_state(0)  # a Compose carries a generator, whose state would make the key follow the seed
-    key = pickle_hashing([list(files), list(rows), transform]).decode()
+    stamps = [[_stamp(path) for path in item.values()] for item in files]
+    key = pickle_hashing([list(files), stamps, list(rows), transform]).decode()
     path = Path(cache_dir) / f"slices_{key}.pt"
     if path.is_file():
         return Slices(**read_tensors(path))
@@ -141,6 +143,11 @@ def file_slices(
     made = {"images": torch.cat(images)[:, None], "rows": described}
     write_tensors(made, path)
     return Slices(**made)
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
 
 
 class _Quantised:

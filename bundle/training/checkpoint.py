@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 
 from bundle.errors import InputError
 from bundle.files import read_tensors, write_tensors
-from bundle.training.draws import Draws
+from bundle.training.draws import Batches
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,12 @@ class Checkpoint:
     """
 
     def __init__(
-        self, path: str | Path, objects: Mapping[str, Any], draws: Draws, settings: Mapping[str, Any], interval: int = 5
+        self,
+        path: str | Path,
+        objects: Mapping[str, Any],
+        draws: Batches,
+        settings: Mapping[str, Any],
+        interval: int = 5,
     ):
         self.path, self.objects, self.draws, self.interval = Path(path), dict(objects), draws, interval
         self.settings = {key: str(value) for key, value in settings.items()}

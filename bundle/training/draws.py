@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from bundle.randomness import generator, local_part
 
 
-class Draws:
+class Batches:
     """An endless iterable of batches for Ignite; ``start`` is the first iteration, set by a checkpoint at resume.
 
     ``draw`` maps an iteration (from 0) to a batch.

@@ -9,6 +9,7 @@ from pathlib import Path
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from PIL import Image
+from torch import Tensor
 from torchvision.utils import make_grid
 
 from bundle.files import write_whole
@@ -31,7 +32,12 @@ class SampleGrids:
     def __call__(self, engine: Engine) -> None:
         if engine.state.iteration in self.iterations and idist.get_rank() == 0:
             images = self.sampler.images(self.average.network, self.draws, label="sample grid")
-            grid = make_grid(images, nrow=8, padding=2)[0]  # grey in each of its three channels
-            png = io.BytesIO()
-            Image.fromarray((grid * 255).round().byte().numpy()).save(png, "png")
-            write_whole(self.folder / f"iteration_{engine.state.iteration:04d}.png", png.getvalue())
+            write_sheet(images, self.folder / f"iteration_{engine.state.iteration:04d}.png")
+
+
+def write_sheet(images: Tensor, path: str | Path) -> Path:
+    """Images (N, 1, H, W) in [0, 1], eight in a row, as a PNG."""
+    grid = make_grid(images, nrow=8, padding=2)[0]  # grey in each of its three channels
+    png = io.BytesIO()
+    Image.fromarray((grid * 255).round().byte().numpy()).save(png, "png")
+    return write_whole(path, png.getvalue())

@@ -18,6 +18,8 @@ from bundle.attributes import Attribute
 from bundle.conditioning import Clip
 from bundle.errors import InputError
 from bundle.files import write_whole
+from bundle.generation import Draws, Sampler
+from bundle.training.grids import write_sheet
 from bundle.weights import save_weights
 
 if TYPE_CHECKING:
@@ -150,6 +152,30 @@ def release_clip(
     record_release(Path(path), command, {"captions": float(len(texts)), "top1": float(torch.cat(right).float().mean())})
 
 
-def release_denoiser(denoiser: nn.Module, figures: dict, path: str, command: str) -> None:
-    """Write the averaged weights; whether the samples are clean is measured by ``evaluate.yaml``."""
-    record_release(save_weights(denoiser, path), command, figures)
+def release_denoiser(
+    denoiser: nn.Module,
+    sampler: Sampler,
+    draws: Draws,
+    slices: Slices,
+    autoencoder: LatentAutoencoder,
+    figures: dict,
+    path: str,
+    sheet: str,
+    command: str,
+) -> None:
+    """Write the averaged weights, and samples of them as a picture, ``sheet``.
+
+    Figure ``clean``: the share of samples that are as smooth as ``slices`` through the autoencoder, neither left as
+    noise nor empty.
+    """
+    saved = save_weights(denoiser, path)
+    images = sampler.images(denoiser, draws, label="samples")
+    write_sheet(images[:32], sheet)
+    real = roughness(autoencoder.reconstruct(slices.pixels(_some(len(slices), 512))))
+    smooth = (roughness(images) >= real.min() / 2) & (roughness(images) <= 1.5 * real.max())
+    record_release(saved, command, {**figures, "clean": float(smooth.float().mean())})
+
+
+def roughness(images: Tensor) -> Tensor:
+    """Mean absolute difference of neighbouring pixels, (N,): noise has several times that of an image."""
+    return sum(images.diff(dim=axis).abs().flatten(1).mean(1) for axis in (-2, -1))

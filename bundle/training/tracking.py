@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -39,7 +40,7 @@ class MlflowTracking(MLFlowHandler):
 
     def __init__(self, output_dir: str, job: str, seed: int, every: int = 1, **kwargs):
         super().__init__(
-            run_name=f"{job}-{seed}-{time.strftime('%Y%m%dT%H%M%S')}",
+            run_name=f"{job}-{seed}-{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:6]}",
             experiment_name=job,
             output_transform=numbers,
             iteration_log=lambda _, iteration: iteration % every == 0,

@@ -44,14 +44,9 @@ def main(gradient: str, num_steps: int) -> None:
     with tempfile.TemporaryDirectory() as cache:
         pool = reference_pool(denoiser, sampler, guide, MeanTower(), draws, cache)
     step = AlignmentStep(
-        options=AlignmentOptions(
-            targets={"all": torch.tensor([0.5, 0.5])},
-            strata=["all"],
-            num_steps=num_steps,
-            pool_size=8,
-            batch_size=8,
-            gradient=gradient,
-        ),
+        options=AlignmentOptions(num_steps=num_steps, pool_size=8, batch_size=8, gradient=gradient),
+        targets={"all": torch.tensor([0.5, 0.5])},
+        strata=["all"],
         sampler=sampler,
         guide=guide,
         clip=MeanTower(),

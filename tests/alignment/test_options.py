@@ -3,25 +3,18 @@
 from dataclasses import replace
 
 import pytest
-import torch
 
 from bundle.alignment.options import AlignmentOptions
 from bundle.errors import InputError
 
-OPTIONS = AlignmentOptions(
-    targets={"all": torch.tensor([0.6, 0.4])}, strata=["all"] * 3, num_steps=6, pool_size=24, batch_size=8
-)
+OPTIONS = AlignmentOptions(num_steps=6, pool_size=24, batch_size=8)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"strata": ["all", "G4", "all"]}, "target: no proportions for stratum 'G4'"),
         ({"alignment_loss": "transprt"}, "alignment_loss 'transprt': use transport or marginal"),
-        (
-            {"alignment_loss": "marginal", "strata": ["low"], "targets": {"low": torch.tensor([1.0, 0.0])}},
-            "knows no strata",
-        ),
+        ({"alignment_loss": "marginal", "stratum": "grade"}, "knows no strata, not 'grade'; use transport or none"),
         ({"consistency_side": "both"}, "consistency_side 'both': use image or text"),
         ({"gradient": "adjsted"}, "gradient 'adjsted': use adjusted, decoupled, truncated or exact"),
         ({"num_followed": 7}, "num_followed 7: use 1 to 6"),

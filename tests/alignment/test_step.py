@@ -44,7 +44,7 @@ def through_everything(denoiser, step, iteration=0):
     end = sample(step.sampler.noise(denoiser, draws.prompt), draws.noise, step.sampler.schedule)[-1]
     images = step.sampler.decode(end)
     options = step.options
-    logits, target = step.guide(images), guide_target(options.targets["all"], step.rates)
+    logits, target = step.guide(images), guide_target(step.targets["all"], step.rates)
     found = assign(logits.softmax(1), target, generator(step.seed, "assignment", iteration))
     if options.alignment_loss == "transport":
         softer = logits / options.softening
@@ -240,8 +240,6 @@ def test_a_generator_of_two_modes_reaches_the_target(tmp_path, loss):
     shares = torch.ones(1, dtype=torch.float64)
     pool = reference_pool(denoiser, sampler, guide, Blind(), draw(0, "pool", 256, shares, (1, 1, 1)), tmp_path)
     options = AlignmentOptions(
-        targets={"all": torch.tensor([0.5, 0.5])},
-        strata=["all"],
         num_steps=8,
         pool_size=256,
         batch_size=64,
@@ -251,6 +249,8 @@ def test_a_generator_of_two_modes_reaches_the_target(tmp_path, loss):
     )
     step = AlignmentStep(
         options=options,
+        targets={"all": torch.tensor([0.5, 0.5])},
+        strata=["all"],
         sampler=sampler,
         guide=guide,
         clip=Blind(),

@@ -14,6 +14,7 @@ from bundle.alignment.targets import (
     IntegralAction,
     assign,
     assign_per_stratum,
+    check_written,
     guide_rates,
     guide_target,
     overall_target,
@@ -283,6 +284,31 @@ def test_the_overall_target_goes_by_the_prompts():
     shares = torch.tensor([0.6, 0.1, 0.3])
     found = overall_target(targets, ["HGG", "LGG", "all"], shares)
     assert found.tolist() == pytest.approx([0.24 + 0.06 + 0.15, 0.36 + 0.04 + 0.15])
+
+
+def test_a_stratum_of_the_prompts_without_a_target():
+    with pytest.raises(InputError, match="target: no proportions for stratum 'G4'; there are all"):
+        overall_target({"all": torch.tensor([0.5, 0.5])}, ["all", "G4"], torch.tensor([0.5, 0.5]))
+
+
+@pytest.mark.parametrize(
+    ("written", "stratum", "message"),
+    [
+        ({"male": 0.7, "female": 0.7}, None, "sum to 1.4"),
+        ({"mal": 0.3}, None, "unknown group 'mal'"),
+        ({"HGG": {"male": 0.7}, "LGG": {"male": 1.7}}, "grade", "leaves"),
+        ({"male": 0.3}, "grade", "give a proportion for each of female, male"),
+    ],
+)
+def test_what_cannot_be_proportions_is_found_without_a_cohort(written, stratum, message):
+    with pytest.raises(InputError, match=message):
+        check_written(SEX, written, stratum)
+
+
+def test_proportions_that_can_be():
+    check_written(SEX, None, None)
+    check_written(SEX, {"male": 0.3}, None)
+    check_written(SEX, {"HGG": {"male": 0.7}}, "grade")
 
 
 class TestTargetProportions:

@@ -6,6 +6,8 @@ import json
 import nibabel
 import numpy as np
 import pytest
+import torch
+from monai.bundle import ConfigParser
 from scipy.ndimage import gaussian_filter
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
@@ -88,6 +90,17 @@ def test_trait_is_read_from_the_image(slices, modality, blur, correlation):
     images, _, _, trait, _ = slices
     images = gaussian_filter(images[modality, ::3], (0, blur, blur))[:, None]
     assert np.corrcoef(phantom.read_trait(images), trait[::3])[0, 1] > correlation
+
+
+@pytest.mark.parametrize("modality", [0, 1], ids=["t1ce", "flair"])
+def test_trait_is_read_from_what_the_autoencoder_shows(slices, modality, root, monkeypatch):
+    monkeypatch.chdir(root)
+    parser = ConfigParser()
+    parser.read_config("configs/common.yaml")
+    autoencoder = parser.get_parsed_content("autoencoder")
+    images, _, _, trait, _ = slices
+    decoded = autoencoder.reconstruct(torch.from_numpy(images[modality, ::3, None].astype(np.float32)))
+    assert np.corrcoef(phantom.read_trait(decoded.numpy()), trait[::3])[0, 1] >= 0.9
 
 
 def test_trait_does_not_depend_on_orientation_of_the_head(slices):

@@ -14,7 +14,7 @@ from torch import nn
 
 from bundle.errors import InputError
 from bundle.training.checkpoint import Checkpoint
-from bundle.training.draws import Draws
+from bundle.training.draws import Batches
 
 
 class Counter:
@@ -34,7 +34,7 @@ class Run:
     """An engine whose every iteration adds its batch to a counter."""
 
     def __init__(self, folder, interval=2, settings=None, scaler=None, **objects):
-        self.counter, self.draws, self.seen = Counter(), Draws(lambda iteration: iteration), []
+        self.counter, self.draws, self.seen = Counter(), Batches(lambda iteration: iteration), []
         self.engine = Engine(self.update)
         self.engine.scaler = scaler
         given = {"seed": 0} if settings is None else settings

@@ -9,10 +9,10 @@ from monai.inferers import DiffusionInferer
 from torch import nn
 
 from bundle.training.draws import (
+    Batches,
     CaptionDraw,
     DenoisingBatch,
     DenoisingDraw,
-    Draws,
     ImageDataset,
     ImageDraw,
     LatentDataset,
@@ -39,7 +39,7 @@ def values(tensor):
 
 class TestDraws:
     def test_it_starts_where_it_is_told(self):
-        draws = Draws(lambda iteration: {"iteration": iteration})
+        draws = Batches(lambda iteration: {"iteration": iteration})
         assert [batch["iteration"] for batch in itertools.islice(draws, 3)] == [0, 1, 2]
         draws.start = 7
         assert [batch["iteration"] for batch in itertools.islice(draws, 2)] == [7, 8]

@@ -1,6 +1,7 @@
 """What a finished classifier leaves: weights, calibrated, and figures on subjects that did not calibrate it."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from bundle.attributes import Attribute
 from bundle.cohorts.slices import Slices
 from bundle.errors import InputError
 from bundle.networks.classifier import AttributeClassifier
-from bundle.training.release import _divided, release_classifier, trained_on
+from bundle.training.release import _divided, release_classifier, release_denoiser, roughness, trained_on
 
 SEX = Attribute("sex", ["female", "male"])
 
@@ -67,3 +68,26 @@ def test_subjects_are_divided_unless_they_are_few():
     calibrating, measuring = _divided(subjects[:60])
     assert calibrating.all()
     assert measuring.all()
+
+
+def test_roughness_is_the_mean_step_between_neighbours():
+    image = torch.tensor([[0.0, 1.0], [0.5, 0.5]])[None, None]
+    # along the columns |.5 - 0| and |.5 - 1|, mean .5; along the rows 1 and 0, mean .5
+    assert float(roughness(image)) == pytest.approx(1.0)
+
+
+def test_samples_left_as_noise_or_empty_are_not_clean(tmp_path):
+    """Of eight samples five are smooth, two noise and one empty."""
+    draw = torch.Generator().manual_seed(0)
+    ramp = torch.linspace(0, 1, 16).expand(1, 16, 16)
+    noise, empty = [torch.rand(1, 16, 16, generator=draw) for _ in range(2)], [torch.zeros(1, 16, 16)]
+    made = torch.stack([*[ramp * scale for scale in (0.8, 0.9, 1.0, 1.0, 0.7)], *noise, *empty])
+    sampler = SimpleNamespace(images=lambda denoiser, draws, label: made)
+    real = Slices((ramp.expand(3, 1, 16, 16) * 255).round().to(torch.uint8), [{}] * 3)
+    path, sheet = tmp_path / "denoiser.pt", tmp_path / "out" / "samples.png"
+    release_denoiser(
+        nn.Linear(1, 1), sampler, None, real, Same(), {"final_loss": 0.2}, str(path), str(sheet), "command"
+    )
+    figures = json.loads((tmp_path / "manifest.json").read_text())["denoiser.pt"]["figures"]
+    assert figures == {"final_loss": 0.2, "clean": 5 / 8}
+    assert sheet.read_bytes().startswith(b"\x89PNG")
