@@ -128,7 +128,7 @@ class SubgroupAlignment:
             self.step.options.batch_size,
             length,
             self.step.options.num_followed,
-            {name: [round(float(v), 3) for v in target] for name, target in self.step.options.targets.items()},
+            {name: [round(float(v), 3) for v in target] for name, target in self.step.targets.items()},
         )
 
 
