@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -65,5 +67,8 @@ class AttributeClassifier(nn.Module):
             return loss
 
         optimiser.step(closure)
-        self.temperature.div_(log_scale.detach().exp().to(self.temperature))
+        found = float(log_scale.detach())
+        if not math.isfinite(found):  # far too sure logits, as of a network hardly trained, send L-BFGS away
+            found = minimize_scalar(lambda x: float(cross_entropy(logits * math.exp(x), labels)), bounds=(-7, 7)).x
+        self.temperature.div_(torch.tensor(found, dtype=torch.float32).exp().to(self.temperature))
         return float(self.temperature)

@@ -56,6 +56,15 @@ def test_calibration_finds_the_planted_temperature(classifier, overconfidence):
     assert float(classifier.temperature) == pytest.approx(overconfidence, rel=0.03)
 
 
+def test_logits_that_hardly_differ_are_calibrated_too(classifier):
+    """A network hardly trained: labels are drawn at four times its logits, where plain L-BFGS leaves all bounds."""
+    stream = torch.Generator().manual_seed(1)
+    difference = 0.1 * torch.randn(144, generator=stream)
+    labels = (torch.rand(144, generator=stream) < (4 * difference).sigmoid()).long()
+    logits = torch.stack([-difference / 2, difference / 2], 1)
+    assert 0.1 < classifier.calibrate(logits, labels) < 0.6  # 1 / 4, from few images
+
+
 def test_calibrating_twice_changes_nothing(classifier):
     stream = torch.Generator().manual_seed(1)
     backbone = 3 * torch.randn(5_000, 3, generator=stream)
