@@ -1,10 +1,12 @@
 """The bundle's CLIP from its own config with random weights: contexts, features, and models that cannot be had."""
 
 import json
+from types import SimpleNamespace
 
 import open_clip
 import pytest
 import torch
+from open_clip.hf_model import HFTextEncoder
 from safetensors.torch import save_file
 
 from bundle.conditioning import Clip
@@ -119,3 +121,10 @@ def test_a_local_checkpoint(named, folder, clip):
 def test_weights_that_cannot_be_had_are_named(named, pretrained):
     with pytest.raises(InputError, match=f"CLIP '{named}', pretrained '{pretrained}'"):
         Clip(named, pretrained)
+
+
+def test_a_text_tower_of_another_library_is_refused(monkeypatch):
+    foreign = SimpleNamespace(text=HFTextEncoder.__new__(HFTextEncoder))
+    monkeypatch.setattr(open_clip, "create_model", lambda *_, **__: foreign)
+    with pytest.raises(InputError, match="CLIP 'ViT-B-32': its text tower is a language model of another library"):
+        Clip("ViT-B-32", "openai")

@@ -182,7 +182,10 @@ def _proportions(attribute: Attribute, written: Mapping[str, float] | None, rows
 
 def check_written(attribute: Attribute, written: Mapping | None, stratum: str | None) -> None:
     """Raise InputError for what cannot be target proportions, before any cohort is read."""
-    for shares in () if written is None else (written,) if stratum is None else written.values():
+    if written is None:
+        return
+    by_stratum = stratum is not None and isinstance(written, Mapping)
+    for shares in written.values() if by_stratum else [written]:
         attribute.proportions(shares, "target")
 
 

@@ -298,6 +298,7 @@ def test_a_stratum_of_the_prompts_without_a_target():
         ({"mal": 0.3}, None, "unknown group 'mal'"),
         ({"HGG": {"male": 0.7}, "LGG": {"male": 1.7}}, "grade", "leaves"),
         ({"male": 0.3}, "grade", "give a proportion for each of female, male"),
+        (0.3, "grade", "give a proportion for each of female, male"),
     ],
 )
 def test_what_cannot_be_proportions_is_found_without_a_cohort(written, stratum, message):
