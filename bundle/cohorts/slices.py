@@ -130,7 +130,8 @@ def file_slices(
     if path.is_file():
         return Slices(**read_tensors(path))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    loader = DataLoader(Dataset(files, _Quantised(transform)), batch_size=None, num_workers=cores)
+    stream = torch.Generator()  # torch's own must not depend on whether the slices were there already
+    loader = DataLoader(Dataset(files, _Quantised(transform)), batch_size=None, num_workers=cores, generator=stream)
     images, described = [], []
     for known, item in zip(rows, tqdm(loader, desc=label, unit="file", leave=False), strict=True):
         images.append(item["image"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
+import torch
 from ignite.engine import Engine, Events
 
 from bundle.errors import InputError
@@ -41,7 +42,8 @@ class Checkpoint:
     Args:
         path: one file, written beside and renamed; it is the last one or the one before, never a part.
         objects: name -> anything with ``state_dict`` and ``load_state_dict`` (network, optimiser, schedule, average,
-            handlers with a state). The AMP scaler and the engine's position are added.
+            handlers with a state). The AMP scaler, the engine's position and torch's own random state, from which an
+            autoencoder draws, are added.
         draws: told where to go on.
         settings: what the run was started with; a checkpoint made with other settings is refused.
 
@@ -76,8 +78,9 @@ class Checkpoint:
             "epoch_length": engine.state.epoch_length,
             "max_epochs": engine.state.max_epochs,
         }
+        random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
         extra = {"engine": engine_state, "settings": self.settings, "scaler": scaler.state_dict() if scaler else {}}
-        write_tensors({"objects": state, **extra}, self.path)
+        write_tensors({"objects": state, "random": random, **extra}, self.path)
 
     def load(self, engine: Engine) -> None:
         saved = read_checkpoint(self.path, self.settings)
@@ -87,6 +90,9 @@ class Checkpoint:
             item.load_state_dict(saved["objects"][name])
         if saved["scaler"] and engine.scaler is not None:
             engine.scaler.load_state_dict(saved["scaler"])
+        torch.set_rng_state(saved["random"]["cpu"])
+        if len(saved["random"]["cuda"]) == torch.cuda.device_count():  # else it goes on on another machine
+            torch.cuda.set_rng_state_all(saved["random"]["cuda"])
         engine.load_state_dict(saved["engine"])
         self.draws.start = saved["engine"]["iteration"]
         finished = self.draws.start == engine.state.max_epochs * engine.state.epoch_length

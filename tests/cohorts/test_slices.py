@@ -40,6 +40,12 @@ def test_they_are_kept(made, monkeypatch):
     assert [row["level"] for row in first.rows] == ["lower", "upper"]
 
 
+def test_making_them_draws_nothing_from_torch(made):
+    state = torch.get_rng_state()
+    made(0.2)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_a_file_that_was_written_again_is_read_again(made):
     made(0.2)
     assert int(made(0.4).images.max()) == 102  # .4 * 255

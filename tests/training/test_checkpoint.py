@@ -63,6 +63,20 @@ def iteration_of(path):
     return torch.load(path, weights_only=True)["engine"]["iteration"]
 
 
+def test_a_resumed_run_draws_from_torch_what_an_uninterrupted_one_draws(tmp_path):
+    class Sampling(Run):
+        def update(self, engine, batch):
+            self.counter.value += torch.rand(()).item()
+
+    torch.manual_seed(0)
+    whole = Sampling(tmp_path / "whole").run().counter.value
+    torch.manual_seed(0)
+    with pytest.raises(KeyboardInterrupt):
+        Sampling(tmp_path / "stopped").run(5)
+    torch.manual_seed(0)
+    assert Sampling(tmp_path / "stopped").run().counter.value == whole
+
+
 @pytest.mark.parametrize("stop", range(1, 9))
 def test_it_goes_on_after_the_last_one_written(tmp_path, stop):
     with pytest.raises(KeyboardInterrupt):
