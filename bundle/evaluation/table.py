@@ -73,6 +73,8 @@ def _share(entry: Entry, group: str, prefix: str = "") -> str:
 
 
 def _change(change: Entry, group: str) -> str:
+    if change["value"][group] is None:
+        return "-"
     low, high = change["ci95"][group]
     return f"{100 * change['value'][group]:+z.1f} % [{100 * low:+z.1f}, {100 * high:+z.1f}]"
 

@@ -58,6 +58,10 @@ def one_side(rates, male, n=2048, **more):
 
 @pytest.fixture(scope="module")
 def report(rates):
+    return report_of(rates)
+
+
+def report_of(rates):
     return assemble(
         attribute="sex",
         groups=SEXES,
@@ -172,6 +176,15 @@ def test_what_was_not_measured_is_a_dash(rates, report):
     assert rows["lesion, asked for"].split()[-2:] == ["-", "-"]
     assert "Judge: AUC - on 1000 subjects" in text
     assert bare["true_proportion"] is None
+
+
+def test_a_judge_that_calls_everybody_the_same_measures_nothing():
+    blind = judge_rates(np.zeros(1000, int), np.repeat([0, 1], 500), np.arange(1000), SEXES)
+    rows = by_name(table(report_of(blind)))
+    assert rows["male"].split()[1:3] == ["-", "-"]
+    assert rows["male, change"].split()[2:] == ["-"]
+    assert rows["gap"].split()[1:] == ["-", "-"]
+    assert rows["verdict within 5.0 %"].count("cannot tell") == 2
 
 
 def test_a_share_that_the_readers_errors_do_not_explain_is_shown_as_read(report):
