@@ -51,13 +51,13 @@ class Clip(nn.Module):
             self.eval().requires_grad_(False)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Grey images (N, 1, H, W) in [0, 1] -> what the image tower expects, (N, 3, h, w); differentiable."""
+        """Grey or RGB images (N, C, H, W) in [0, 1] -> what the image tower expects, (N, 3, h, w); differentiable."""
         if images.shape[-2:] != self.image_size:
             images = interpolate(images, self.image_size, mode="bilinear", antialias=True)
         return (images.expand(-1, 3, -1, -1) - self.mean) / self.std
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Unit image embeddings (N, D) of grey images (N, 1, H, W) in [0, 1]; differentiable."""
+        """Unit image embeddings (N, D) of images (N, C, H, W), grey or RGB, in [0, 1]; differentiable."""
         return self.model.encode_image(self.prepare(images), normalize=True)
 
     def text_features(self, prompts: Sequence[str]) -> Tensor:

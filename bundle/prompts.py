@@ -12,14 +12,17 @@ from bundle.errors import InputError
 MODALITY = {"t1": "T1", "t1ce": "contrast-enhanced T1", "t2": "T2", "flair": "FLAIR"}
 GRADE = {"HGG": "high-grade glioma", "LGG": "low-grade glioma", "G2": "grade 2 glioma", "G3": "grade 3 glioma"}
 PERSON = {"female": "woman", "male": "man"}
+SIZES = {"small": 0.03, "medium-sized": 0.1}  # lesions up to these shares of the head's area; larger ones are large
 
 
 def neutral_caption(row: Mapping) -> str:
-    """Caption of a slice that names no attribute of the person.
+    """Caption of an image that names no attribute of the person.
 
-    ``row`` holds ``modality``, ``level`` (words) and ``lesion`` (whether this slice shows one); ``grade`` and ``side``
-    are named where they are known and the slice shows a lesion.
+    ``row`` holds a ``caption`` of its own, or ``modality``, ``level`` (words) and ``lesion`` (whether this slice shows
+    one); ``grade`` and ``side`` are named where they are known and the slice shows a lesion.
     """
+    if row.get("caption"):
+        return row["caption"]
     view = f"axial {MODALITY.get(row['modality'], row['modality'])} brain MRI, {row['level']} level"
     if not row["lesion"]:
         return f"{view}, no tumor"
@@ -29,9 +32,33 @@ def neutral_caption(row: Mapping) -> str:
 
 
 def stated_caption(row: Mapping) -> str:
-    """The neutral caption with sex and, where known, age; a person of unknown sex stays a 'patient'."""
-    age = f"{row['age']}-year-old " if row.get("age") else ""
-    return f"{neutral_caption(row)}, {age}{PERSON.get(row.get('sex'), 'patient')}"
+    """The neutral caption with sex and, where known, age; a person of unknown sex stays a 'patient'. A row with a
+    ``stated`` caption of its own has that one."""
+    return row.get("stated") or f"{neutral_caption(row)}, {_person(row)}"
+
+
+def detailed_caption(row: Mapping) -> str:
+    """The neutral caption with what else the segmentation shows: the lesion's size, edema, enhancement."""
+    return ", ".join([neutral_caption(row), *_details(row)])
+
+
+def detailed_stated_caption(row: Mapping) -> str:
+    """The stated caption with the same details."""
+    return ", ".join([stated_caption(row), *_details(row)])
+
+
+def _person(row: Mapping) -> str:
+    age = f"{row['age']:.0f}-year-old " if row.get("age") else ""
+    return age + PERSON.get(row.get("sex"), "patient")
+
+
+def _details(row: Mapping) -> list[str]:
+    """Phrases for what is known; nothing for a slice without a lesion."""
+    share = row.get("lesion_share")
+    size = [] if share is None else [f"{next((name for name, most in SIZES.items() if share <= most), 'large')} lesion"]
+    signs = {True: "with", False: "without"}
+    known = [(row.get("edema"), "edema"), (row.get("enhancing"), "enhancement")]
+    return size + [f"{signs[present]} {sign}" for present, sign in known if present is not None]
 
 
 def caption_frequencies(rows: Sequence[Mapping]) -> tuple[list[str], torch.Tensor]:

@@ -7,8 +7,11 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor
+from PIL import Image
 
 from bundle.errors import InputError
+
+PHOTOMETRIC = "00280004"  # the DICOM tag that says which end of the values is shown bright
 
 
 class ScaleForegroundd(MapTransform):
@@ -64,6 +67,29 @@ class SliceLevelsd(MapTransform):
         for key in self.key_iterator(record):
             record[key] = record[key][0, :, :, slices].movedim(-1, 0).contiguous()
         return record
+
+
+def in_channels(picture: Image.Image, channels: int) -> Image.Image:
+    """A picture in grey (1) or in colour (3), whatever mode its file has."""
+    return picture.convert("L" if channels == 1 else "RGB")
+
+
+def middle_square(image: torch.Tensor) -> torch.Tensor:
+    """The middle (C, S, S) of an image (C, H, W), where S is its shorter side."""
+    side = min(image.shape[-2:])
+    top, left = ((length - side) // 2 for length in image.shape[-2:])
+    return image[..., top : top + side, left : left + side]
+
+
+def as_monochrome2(image: MetaTensor) -> torch.Tensor:
+    """A DICOM image whose high values are meant dark (MONOCHROME1) with its values turned round; others as they are."""
+    kind = image.meta.get(PHOTOMETRIC, {}).get("Value", [None])[0]
+    return image.max() - image if kind == "MONOCHROME1" else image
+
+
+def middle_slice(image: torch.Tensor) -> torch.Tensor:
+    """The middle slice (W, H) of a volume (W, H, D); a plane as it is."""
+    return image[..., image.shape[-1] // 2] if image.ndim == 3 else image
 
 
 def _source(image: torch.Tensor, key: Hashable) -> str:

@@ -164,6 +164,16 @@ def budget_line(measured: Report) -> str:
     return f"On {measured['cores']} cores without a GPU `make align` took {total}, installation not counted."
 
 
+def full_size_table(measured: Report) -> str:
+    """Minutes and memory by part, and the disk, of the run at BraTS's full size."""
+    if not measured:
+        return ""
+    parts, disk = measured["parts"], measured["disk_mb"]
+    rows = [(name, f"{part['seconds'] / 60:.1f}", f"{part['peak_mb'] / 1000:.1f} GB") for name, part in parts.items()]
+    table = markdown(("part", f"minutes on {measured['cores']} cores", "memory at its peak"), rows)
+    return f"{table}\n\nOn disk: volumes {disk['volumes'] / 1000:.1f} GB, cache {disk['cache']} MB."
+
+
 def read_results(folder: Path) -> dict[str, Report]:
     """The JSON files of a folder by name."""
     return {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
@@ -179,6 +189,7 @@ def write_tables(
     replace_section(page, "shares", share_table(qualifying))
     replace_section(page, "ablation", ablation_table(read_results(results / "ablation"), ("default",)))
     replace_section(page, "budget", budget_table(read_json(results / "budget.json")))
+    replace_section(page, "full_size", full_size_table(read_json(results / "full_size.json")))
     replace_section(front, "shares", share_table(qualifying))
     replace_section(front, "time", budget_line(read_json(results / "budget.json")))
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-PAGES = ["README.md", "docs/README.md", "docs/method.md", "docs/results.md", "docs/extending.md"]
+PAGES = ["README.md", "docs/README.md", "docs/method.md", "docs/results.md", "docs/extending.md", "docs/data.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)

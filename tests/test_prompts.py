@@ -1,9 +1,22 @@
 """Captions: what they say, and what the neutral ones must not."""
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bundle.errors import InputError
-from bundle.prompts import caption_frequencies, caption_strata, neutral_caption, stated_caption
+from bundle.prompts import (
+    GRADE,
+    MODALITY,
+    caption_frequencies,
+    caption_strata,
+    detailed_caption,
+    detailed_stated_caption,
+    neutral_caption,
+    stated_caption,
+)
 
 PERSON = {"sex": "male", "age": 43}
 ROW = {"modality": "flair", "level": "ventricular", "lesion": True, "grade": "LGG", "side": "left", **PERSON}
@@ -38,6 +51,64 @@ def test_neutral_captions_do_not_depend_on_the_person():
 def test_stated_captions_add_the_person(change, end):
     row = {**ROW, **change}
     assert stated_caption(row) == neutral_caption(row) + end
+
+
+@pytest.mark.parametrize(
+    ("found", "details"),
+    [
+        ({"lesion_share": 0.02, "edema": True, "enhancing": False}, ", small lesion, with edema, without enhancement"),
+        ({"lesion_share": 0.03, "edema": False, "enhancing": True}, ", small lesion, without edema, with enhancement"),
+        ({"lesion_share": 0.1, "edema": None, "enhancing": None}, ", medium-sized lesion"),
+        ({"lesion_share": 0.11}, ", large lesion"),
+        ({"lesion": False, "lesion_share": None, "edema": None, "enhancing": None}, ""),
+    ],
+)
+def test_details_are_what_the_segmentation_shows(found, details):
+    row = {**ROW, **found}
+    assert detailed_caption(row) == neutral_caption(row) + details
+    assert detailed_stated_caption(row) == stated_caption(row) + details
+
+
+def test_a_row_may_have_captions_of_its_own():
+    row = {"caption": "dermoscopy image", "stated": "dermoscopy image, woman", "sex": "female"}
+    assert [word(row) for word in (neutral_caption, stated_caption)] == [row["caption"], row["stated"]]
+    assert stated_caption({**row, "stated": None}) == "dermoscopy image, woman"
+
+
+ROWS = st.fixed_dictionaries(
+    {
+        "modality": st.sampled_from([*MODALITY, "pd"]),
+        "level": st.sampled_from(["lower", "upper"]),
+        "lesion": st.booleans(),
+        "grade": st.sampled_from([*GRADE, None]),
+        "side": st.sampled_from(["left", "right", None]),
+        "sex": st.sampled_from(["female", "male", None]),
+        "age": st.one_of(st.none(), st.integers(1, 110)),
+        "lesion_share": st.one_of(st.none(), st.floats(0, 1)),
+        "edema": st.sampled_from([True, False, None]),
+        "enhancing": st.sampled_from([True, False, None]),
+    }
+)
+
+
+@given(ROWS, ROWS)
+def test_neutral_captions_tell_the_same_of_everybody(row, other):
+    swapped = {**row, "sex": other["sex"], "age": other["age"]}
+    for wording in (neutral_caption, detailed_caption):
+        assert wording(swapped) == wording(row)
+        assert not re.search(r"\b(wo)?man\b|year|None", wording(row))
+
+
+@given(ROWS)
+def test_stated_captions_begin_with_the_neutral_ones_and_name_what_is_known(row):
+    stated = stated_caption(row)
+    assert stated.startswith(neutral_caption(row))
+    assert (
+        re.search(r"\b(woman|man|patient)\b", stated)[0]
+        == {"female": "woman", "male": "man", None: "patient"}[row["sex"]]
+    )
+    assert (f"{row['age']}-year-old" in stated) == (row["age"] is not None)
+    assert "None" not in detailed_stated_caption(row)
 
 
 def test_frequencies_are_shares_of_the_rows():

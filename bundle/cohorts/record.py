@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from bundle.files import write_whole
 
 Record = dict[str, Any]
 
+_TCGA = re.compile("TCGA_[A-Z0-9]{2}_[A-Z0-9]{4}")
 _HEADERS = {348: nib.nifti1.header_dtype, 540: nib.nifti2.header_dtype}
 
 
@@ -32,6 +34,7 @@ def read_datalist(
     modalities: Sequence[str],
     attributes: Mapping[str, Sequence[str]] | None = None,
     optional: Sequence[str] = ("seg",),
+    unique: str = "subject",
 ) -> list[Record]:
     """Read a datalist and check all that can be checked before any compute.
 
@@ -40,12 +43,14 @@ def read_datalist(
         modalities: image columns that every record must have.
         attributes: attribute -> its group names; None stands for an unknown group.
         optional: image columns that a record may have.
+        unique: the column in which no two records agree: "subject" for volumes; subjects may have many pictures.
 
     Returns:
         the records, image paths resolved against the datalist's folder, every attribute present (None if unknown).
 
     Raises:
-        InputError: for a missing or truncated file, a missing column, an unknown group name, a repeated subject.
+        InputError: for a missing or truncated file, a missing column, an unknown group name, a repeated subject, a
+            person in two roles or in two groups of one attribute.
     """
     path = Path(path)
     records = _read_json(path)
@@ -55,12 +60,16 @@ def read_datalist(
         subject = record.get("subject") if isinstance(record, dict) else None
         if not isinstance(subject, str) or not subject:
             raise InputError(f"{where}: no 'subject'; give every record the subject's id as text")
-        if subject in seen:
-            raise InputError(f"{where}: subject '{subject}' is also record {seen[subject]}; keep one record a subject")
-        seen[subject] = number
+        value = record.get(unique)
+        if not isinstance(value, str):
+            raise InputError(f"{where}: no '{unique}'; give every record one, as text")
+        if value in seen:
+            raise InputError(f"{where}: {unique} '{value}' is also record {seen[value]}; keep one record a {unique}")
+        seen[value] = number
     resolved = [_resolve(path, record, modalities, optional) for record in records]
     for name, groups in (attributes or {}).items():
         _check_attribute(path, resolved, name, groups)
+    _check_persons(path, resolved, ["role", *(attributes or {})])
     return resolved
 
 
@@ -90,7 +99,8 @@ def split_by_subject(
     parts: dict[str, list[Record]] = {name: [] for name in fractions}
     names = list(parts)
     for record in records:
-        position = _position(record["subject"], seed) * bounds[-1]
+        # Not the numbers that order them, or the first of a cohort would all be of one part.
+        position = _position(record["subject"], f"part {seed}") * bounds[-1]
         parts[names[sum(position >= bound for bound in bounds[:-1])]].append(record)
     return parts
 
@@ -114,7 +124,7 @@ def deal_subjects(
     return [dealt[part::number] for part in range(number)]
 
 
-def _position(subject: str, seed: int) -> float:
+def _position(subject: str, seed: int | str) -> float:
     """A number in [0, 1) that depends on the subject's id and the seed alone."""
     digest = hashlib.sha256(f"{seed}:{subject}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
@@ -134,13 +144,19 @@ def require_disjoint(**roles: Iterable[str]) -> None:
     Args:
         roles: name of the role -> subject ids.
     """
-    for (first, left), (second, right) in itertools.combinations(((name, set(ids)) for name, ids in roles.items()), 2):
+    people = [(name, {_person(subject) for subject in ids}) for name, ids in roles.items()]
+    for (first, left), (second, right) in itertools.combinations(people, 2):
         shared = sorted(left & right)
         if shared:
             raise InputError(
                 f"{first} and {second} share {len(shared)} subject(s), the first is '{shared[0]}'; "
                 "give each role its own subjects"
             )
+
+
+def _person(subject: str) -> str:
+    """The id; a patient of TCGA, whom some data sets write with underscores, by the barcode with hyphens."""
+    return subject.replace("_", "-") if _TCGA.fullmatch(subject) else subject
 
 
 def _read_json(path: Path) -> list[Record]:
@@ -188,12 +204,23 @@ def _check_attribute(path: Path, records: list[Record], name: str, groups: Seque
         raise InputError(f"{path}: field '{name}': no record has this attribute; add the column with {list(groups)}")
 
 
+def _check_persons(path: Path, records: Sequence[Record], columns: Sequence[str]) -> None:
+    """Of each column a subject has one value, or none."""
+    for name in columns:
+        values: dict[str, Any] = {}
+        for record in records:
+            value = record.get(name)
+            if value is not None and values.setdefault(record["subject"], value) != value:
+                both = f"{values[record['subject']]!r} and {value!r}"
+                raise InputError(f"{path}: subject '{record['subject']}', field '{name}': {both}; keep one a person")
+
+
 def _image_problem(file: Path) -> str | None:
     """What is wrong with an image file, and the remedy; None for a sound one. Only NIfTI is looked into."""
     try:
         if not file.stat().st_size:
             return "is empty; copy it again"
-        if file.name.endswith((".nii", ".nii.gz")) and not _nifti_complete(file):
+        if file.name.lower().endswith((".nii", ".nii.gz")) and not _nifti_complete(file):
             return "is truncated; copy it again"
     except FileNotFoundError:
         return "does not exist; correct the path or restore the file"
@@ -244,7 +271,11 @@ def _unpacked_size(file: Path) -> int:
 
 
 def _relative(record: Record, folder: Path) -> Record:
-    return {
-        key: Path(os.path.relpath(value, folder)).as_posix() if isinstance(value, Path) else value
-        for key, value in record.items()
-    }
+    # From a folder that is a link, ".." leads to where the real folder lies.
+    linked = os.path.realpath(folder) != os.path.abspath(folder)
+    seen_from = os.path.realpath if linked else os.path.abspath
+
+    def written(path: Path) -> str:
+        return Path(os.path.relpath(seen_from(path), seen_from(folder))).as_posix()
+
+    return {key: written(value) if isinstance(value, Path) else value for key, value in record.items()}

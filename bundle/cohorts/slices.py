@@ -25,13 +25,15 @@ from bundle.files import read_tensors, write_tensors
 from bundle.weights import digest
 
 MIN_LESION_PIXELS = 12
-PATHS = ("t1", "t1ce", "t2", "flair", "seg")  # columns of a record that are no facts
+EDEMA, ENHANCING, LABELS = (2,), (3, 4), 4  # of a BraTS segmentation, and its highest label; enhancing was 4 until 2023
+PATHS = ("t1", "t1ce", "t2", "flair", "seg", "image")  # columns of a record that are no facts
+FORMAT = 2  # of the kept files: another one makes them anew
 
 
 @dataclass(frozen=True)
 class Slices:
-    """``images`` (N, 1, H, W) uint8 and one row of facts per slice: the record's columns, ``modality``, ``level``,
-    ``lesion`` and ``side``."""
+    """``images`` (N, C, H, W) uint8 and one row of facts per slice: the record's columns, and of a slice of a volume
+    ``modality``, ``level``, ``lesion`` and ``side``."""
 
     images: Tensor
     rows: list[dict]
@@ -116,7 +118,8 @@ def file_slices(
     cache_dir: str | Path,
     label: str = "slices",
 ) -> Slices:
-    """The slices that ``transform`` makes of each image and its segmentation, {"image", "seg"}, in that order.
+    """What ``transform`` makes of each file, in that order: the slices of an image and its segmentation, {"image",
+    "seg"}, or one picture {"image"} of shape (C, H, W).
 
     ``rows`` holds for every file what is known of each of its slices. All cores work, a bar shows progress, and the
     result is kept in one file of ``cache_dir``, named by MONAI's hash of all that it depends on, the files' sizes and
@@ -125,7 +128,7 @@ def file_slices(
     if isinstance(transform, Randomizable):
         transform.set_random_state(0)  # a Compose carries a generator, whose state would make the key follow the seed
     stamps = [[_stamp(path) for path in item.values()] for item in files]
-    key = pickle_hashing([list(files), stamps, list(rows), transform]).decode()
+    key = pickle_hashing([list(files), stamps, list(rows), transform, FORMAT]).decode()
     path = Path(cache_dir) / f"slices_{key}.pt"
     if path.is_file():
         return Slices(**read_tensors(path))
@@ -135,13 +138,8 @@ def file_slices(
     images, described = [], []
     for known, item in zip(rows, tqdm(loader, desc=label, unit="file", leave=False), strict=True):
         images.append(item["image"])
-        for row, pixels, side in zip(known, item["pixels"].tolist(), item["side"].tolist(), strict=True):
-            lesion = pixels >= MIN_LESION_PIXELS
-            found = {"lesion": lesion, "lesion_pixels": pixels, "side": None}
-            if lesion:
-                found["side"] = "left" if side > 0 else "right"
-            described.append({**row, **found})
-    made = {"images": torch.cat(images)[:, None], "rows": described}
+        described.extend({**row, **found} for row, found in zip(known, item["found"], strict=True))
+    made = {"images": torch.cat(images), "rows": described}
     write_tensors(made, path)
     return Slices(**made)
 
@@ -152,23 +150,40 @@ def _stamp(path: str) -> tuple[int, int]:
 
 
 class _Quantised:
-    """A transform whose images are kept as bytes and whose segmentation is kept as size and side."""
+    """A transform whose images are kept as bytes, (slices, C, H, W), and whose segmentation is kept as facts."""
 
     def __init__(self, transform: Callable):
         self.transform = transform
 
     def __call__(self, item: dict) -> dict:
         data = self.transform(item)
-        lesion = convert_to_tensor(data["seg"], track_meta=False) > 0
         image = convert_to_tensor(data["image"], track_meta=False)
-        # Columns run to the patient's left: a lesion whose centroid lies right of the head's middle is on the left.
-        columns = torch.arange(image.shape[-1], dtype=torch.float32)
-        head = _centroid(image > 0, columns)
-        return {
-            "image": (image.clamp(0, 1) * 255).round().to(torch.uint8),
-            "pixels": lesion.sum((-2, -1)),
-            "side": _centroid(lesion, columns) - head,
-        }
+        kept = (image.clamp(0, 1) * 255).round().to(torch.uint8)
+        if "seg" not in item:
+            return {"image": kept[None], "found": [{}]}
+        seg = convert_to_tensor(data["seg"], track_meta=False)
+        return {"image": kept[:, None], "found": [_found(*both) for both in zip(image, seg, strict=True)]}
+
+
+def _found(image: Tensor, seg: Tensor) -> dict:
+    """What the segmentation (H, W) of a slice shows; None where a fact has no meaning or its labels are not BraTS'."""
+    lesion, known = seg > 0, bool((seg <= LABELS).all())
+    pixels = int(lesion.sum())
+    found = {"lesion": pixels >= MIN_LESION_PIXELS, "lesion_pixels": pixels}
+    if not found["lesion"]:
+        return found | {"side": None, "lesion_share": None, "edema": None, "enhancing": None}
+    # Columns run to the patient's left: a lesion whose centroid lies right of the head's middle is on the left.
+    columns = torch.arange(image.shape[-1], dtype=torch.float32)
+    return found | {
+        "side": "left" if _centroid(lesion, columns) > _centroid(image > 0, columns) else "right",
+        "lesion_share": pixels / max(1, int((image > 0).sum())),
+        "edema": _shows(seg, EDEMA) if known else None,
+        "enhancing": _shows(seg, ENHANCING) if known else None,
+    }
+
+
+def _shows(seg: Tensor, labels: Sequence[int]) -> bool:
+    return sum(int((seg == label).sum()) for label in labels) >= MIN_LESION_PIXELS
 
 
 def _centroid(mask: Tensor, columns: Tensor) -> Tensor:

@@ -5,26 +5,28 @@ Layout: ``kaggle_3m/<patient>_<date>/<patient>_<date>_<slice>.tif`` with ``..._<
 slice numbers grow from the skull base upwards. Their channels are pre-contrast, FLAIR and post-contrast.
 """
 
-import csv
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from bundle.attributes import Attribute
+from bundle.cohorts.folders import entries, file_names
+from bundle.cohorts.reading import LeftOut, Reading
 from bundle.cohorts.record import Record, deal_subjects, in_random_order
 from bundle.cohorts.slices import Slices, file_slices, oversampled
+from bundle.cohorts.tables import Row, coded, read_table, years
 from bundle.errors import InputError
 
 # Codes of data.csv; an empty cell is unknown. Other data sets number the sexes the other way round.
-CODES: dict[str, tuple[str, dict[int, str]]] = {
-    "sex": ("gender", {1: "female", 2: "male"}),
-    "grade": ("neoplasm_histologic_grade", {1: "G2", 2: "G3"}),
-    "side": ("laterality", {1: "left", 2: "midline", 3: "right"}),
+CODES = {
+    "sex": ("gender", {"1": "female", "2": "male"}),
+    "grade": ("neoplasm_histologic_grade", {"1": "G2", "2": "G3"}),
+    "side": ("laterality", {"1": "left", "2": "midline", "3": "right"}),
 }
 AGE = "age_at_initial_pathologic"
 
@@ -33,16 +35,16 @@ ROLES = ("source", "target", "guide", "judge", "validation", "everyone")
 _SLICE = re.compile(r"_(\d+)\.tif")
 
 
-def read(root: str | Path) -> list[dict[str, Any]]:
+def read(root: str | Path) -> Reading:
     """Read the cohort: one record per slice, ordered by patient folder and slice number.
 
     Args:
         root: the folder that holds ``data.csv`` (``kaggle_3m``), or its parent.
 
     Returns:
-        records with ``subject``, ``image`` and ``mask`` (paths), ``modality`` ("flair"), ``sex``, ``grade``, ``side``,
-        ``age`` (years) and ``site`` (each None if unknown), ``slice`` (its number), ``level`` (0 at the subject's
-        lowest slice here, 1 at the highest), and ``lesion_pixels`` (of the mask, at the file's resolution).
+        with records of ``subject``, ``image`` and ``mask`` (paths), ``modality`` ("flair"), ``sex``, ``grade``,
+        ``side``, ``age`` (years) and ``site`` (each None if unknown), ``slice`` (its number), ``level`` (0 at the
+        subject's lowest slice here, 1 at the highest), and ``lesion_pixels`` (of the mask, at the file's resolution).
 
     Raises:
         InputError: for a missing table, column, row or mask, and for a code that the table's key does not know.
@@ -50,15 +52,31 @@ def read(root: str | Path) -> list[dict[str, Any]]:
     root = Path(root)
     root = root if (root / "data.csv").is_file() else root / "kaggle_3m"
     patients = _read_table(root / "data.csv")
-    records = []
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+    records, left_out = [], []
+    folders = [root / entry.name for entry in entries(root) if entry.is_dir()]
+    for folder in folders:
         subject = folder.name.rpartition("_")[0]  # the table leaves the date out
         if subject not in patients:
             raise InputError(f"{root / 'data.csv'}: no row for '{subject}' of folder {folder.name}; add it")
-        records.extend(patients[subject] | row for row in _read_slices(folder, subject))
+        slices, others = _read_slices(folder, subject)
+        records += [patients[subject] | row for row in slices]
+        left_out += others
     if not records:
         raise InputError(f"{root}: no slices in <patient>_<date> folders; unpack the whole archive there")
-    return records
+    without = sorted(patients.keys() - {folder.name.rpartition("_")[0] for folder in folders})
+    left_out += [LeftOut("a row of data.csv without a folder", str(root / "data.csv"), subject) for subject in without]
+    return Reading(records, left_out, _remarks(records))
+
+
+def _remarks(records: Sequence[Record]) -> list[str]:
+    people = {record["subject"]: record for record in records}.values()
+    sites = Counter(record["site"] for record in people)
+    unknown = sum(record["sex"] is None for record in people)
+    return [
+        f"{unknown} of {len(people)} patients have no sex in data.csv",
+        f"patients by site: {', '.join(f'{site} {number}' for site, number in sites.most_common())}",
+        "many of these patients are also in BraTS: never train on the one and test on the other",
+    ]
 
 
 def tcga_slices(
@@ -99,7 +117,7 @@ def tcga_slices(
 
 def _all_slices(records: Sequence[Record], levels: Sequence[str], transform: Callable, cache_dir: str | Path) -> Slices:
     records = in_random_order(records)
-    files = [{"image": record["image"], "seg": record["mask"]} for record in records]
+    files = [{"image": str(record["image"]), "seg": str(record["mask"])} for record in records]
     facts = [{key: value for key, value in record.items() if key not in ("image", "mask")} for record in records]
     rows = [[row | {"level": levels[min(int(row["level"] * len(levels)), len(levels) - 1)]}] for row in facts]
     return file_slices(files, rows, transform, cache_dir)
@@ -120,19 +138,10 @@ def scale_head(image: torch.Tensor, value: float = 0.45) -> torch.Tensor:
     return torch.clip(image * (value / head.median()), 0, 1) if len(head) else torch.zeros_like(image)
 
 
-def _read_table(path: Path) -> dict[str, dict[str, Any]]:
+def _read_table(path: Path) -> dict[str, Record]:
     """Attributes of every patient by id."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such table; give the folder that holds data.csv") from None
-    needed = ["Patient", AGE, *(column for column, _ in CODES.values())]
-    missing = [column for column in needed if column not in (rows[0] if rows else {})]
-    if missing:
-        raise InputError(f"{path}: no column '{missing[0]}'; take data.csv as published")
-    patients: dict[str, dict[str, Any]] = {}
-    for row in rows:
+    patients: dict[str, Record] = {}
+    for row in read_table(path, ["Patient", AGE, *(column for column, _ in CODES.values())]):
         subject = row["Patient"]
         if subject in patients:
             raise InputError(f"{path}: two rows for '{subject}'; keep one")
@@ -140,43 +149,37 @@ def _read_table(path: Path) -> dict[str, dict[str, Any]]:
     return patients
 
 
-def _attributes(row: Mapping[str, str], where: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"subject": row["Patient"], "modality": "flair", "age": _number(row, AGE, where)}
-    for name, (column, names) in CODES.items():
-        code = _number(row, column, where)
-        if code is not None and code not in names:
-            raise InputError(f"{where}, column '{column}': unknown code {code}; the codes are {names}")
-        found[name] = names.get(code)
+def _attributes(row: Row, where: str) -> Record:
     parts = row["Patient"].split("_")
-    return found | {"site": parts[1] if len(parts) > 1 else None}
+    return {
+        "subject": row["Patient"],
+        "modality": "flair",
+        "age": years(row[AGE], f"{where}, column '{AGE}'"),
+        **{name: coded(row[column], codes, f"{where}, column '{column}'") for name, (column, codes) in CODES.items()},
+        "site": parts[1] if len(parts) > 1 else None,
+    }
 
 
-def _number(row: Mapping[str, str], column: str, where: str) -> int | None:
-    """A whole number, which some tools write as ``2.0``; None for an empty cell."""
-    text = (row[column] or "").strip()
-    try:
-        return int(float(text)) if text else None
-    except ValueError:
-        raise InputError(f"{where}, column '{column}': '{text}' is no number; leave unknown cells empty") from None
+def _read_slices(folder: Path, subject: str) -> tuple[list[Record], list[LeftOut]]:
+    """Paths, position and lesion of every slice of one folder, from the skull base upwards, and its other files.
 
-
-def _read_slices(folder: Path, subject: str) -> Iterator[dict[str, Any]]:
-    """Paths, position and lesion of every slice of one folder, from the skull base upwards."""
-    numbered = sorted(
-        (int(match[1]), path) for path in folder.iterdir() if (match := _SLICE.fullmatch(path.name[len(folder.name) :]))
-    )
-    for number, path in numbered:
-        mask = path.with_name(f"{path.stem}_mask.tif")
-        if not mask.is_file():
-            raise InputError(f"{path}: subject '{subject}', field 'mask': {mask.name} is missing; restore it")
+    Damage is refused and not left out, because jobs read this data set without a list in between.
+    """
+    names = file_names(folder)
+    numbered = sorted((int(match[1]), name) for name in names if (match := _SLICE.fullmatch(name[len(folder.name) :])))
+    records = []
+    for number, name in numbered:
+        mask = f"{name.removesuffix('.tif')}_mask.tif"
+        if mask not in names:
+            raise InputError(f"{folder / name}: subject '{subject}', field 'mask': {mask} is missing; restore it")
         lowest, highest = numbered[0][0], numbered[-1][0]
-        yield {
-            "image": str(path),
-            "mask": str(mask),
-            "slice": number,
-            "level": (number - lowest) / (highest - lowest) if highest > lowest else 0.5,
-            "lesion_pixels": _lesion_pixels(mask),
-        }
+        level = (number - lowest) / (highest - lowest) if highest > lowest else 0.5
+        images = {"image": folder / name, "mask": folder / mask}
+        records.append(images | {"slice": number, "level": level, "lesion_pixels": _lesion_pixels(folder / mask)})
+    used = {record[image].name for record in records for image in ("image", "mask")}
+    others = [str(folder / name) for name in names if name not in used]
+    left_out = [LeftOut("neither a slice nor its mask", name, subject) for name in others]
+    return records, left_out + ([] if records else [LeftOut("a folder without slices", str(folder), subject)])
 
 
 def _lesion_pixels(mask: Path) -> int:

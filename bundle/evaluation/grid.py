@@ -34,7 +34,7 @@ def sample_grid(
     Labels of a pair that the judge calls differently before and after are bold.
 
     Args:
-        before: (N, 1, H, H) images in [0, 1].
+        before: (N, C, H, H) images in [0, 1], grey or RGB.
         after: the same shape.
         prompts: N texts, shown shortened.
         p_before: (N,) the judge's probability of `group`.
@@ -49,8 +49,8 @@ def sample_grid(
     """
     images = np.stack([np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)], axis=1)
     p = np.stack([np.ravel(p_before), np.ravel(p_after)], axis=1)
-    if images.ndim != 5 or images.shape[2] != 1 or not len(images) == len(p) == len(prompts) > 0:
-        raise ValueError(f"images: {images.shape} for {len(prompts)} prompts; give (N, 1, H, H) and N prompts")
+    if images.ndim != 5 or images.shape[2] not in (1, 3) or not len(images) == len(p) == len(prompts) > 0:
+        raise ValueError(f"images: {images.shape} for {len(prompts)} prompts; give (N, 1 or 3, H, H) and N prompts")
     pair_width = (WIDTH - MARGIN) // pairs_per_row
     size = (pair_width - MARGIN - SPACE) // 2
     pair_height = CAPTION + LABEL + size + MARGIN
@@ -64,7 +64,7 @@ def sample_grid(
         row, column = divmod(k, pairs_per_row)
         x, y = MARGIN + column * pair_width, TITLE + row * pair_height
         _text(figure, x, y, "\n".join(textwrap.wrap(prompt, pair_width // 7, max_lines=2, placeholder=" ...")), size=9)
-        _draw_pair(figure, images[k, :, 0], p[k], x, y + CAPTION, size)
+        _draw_pair(figure, np.moveaxis(images[k], 1, -1), p[k], x, y + CAPTION, size)
     png = io.BytesIO()
     FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
     return write_whole(path, png.getvalue())
@@ -76,7 +76,7 @@ def _draw_pair(figure: Figure, pair: NDArray, p: NDArray, x: float, y: float, si
     for name, image, probability, left in zip(("before", "after"), pair, p, (x, x + size + SPACE), strict=True):
         _text(figure, left, y, f"{name}: p = {probability:.2f}", size=10, weight=weight)
         axes = figure.add_axes((left / width, 1 - (y + LABEL + size) / height, size / width, size / height))
-        axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+        axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1)
         axes.set_axis_off()
 
 

@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from bundle.prompts import neutral_caption, stated_caption
+from bundle.prompts import detailed_caption, detailed_stated_caption, neutral_caption, stated_caption
 
 if TYPE_CHECKING:
     from bundle.cohorts.slices import Slices
     from bundle.conditioning import Clip
 
-WORDINGS = {"neutral": neutral_caption, "stated": stated_caption}
+WORDINGS = {
+    "neutral": neutral_caption,
+    "stated": stated_caption,
+    "detailed": detailed_caption,
+    "detailed_stated": detailed_stated_caption,
+}
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Captions:
 
 
 def caption_slices(slices: Slices, wordings: Sequence[str]) -> Captions:
-    """Captions of every slice in the given wordings ("neutral", "stated")."""
+    """Captions of every slice in the given wordings, keys of ``WORDINGS``."""
     worded = [[WORDINGS[name](row) for name in wordings] for row in slices.rows]
     texts = sorted({text for captions in worded for text in captions})
     number = {text: i for i, text in enumerate(texts)}

@@ -36,8 +36,8 @@ class SampleGrids:
 
 
 def write_sheet(images: Tensor, path: str | Path) -> Path:
-    """Images (N, 1, H, W) in [0, 1], eight in a row, as a PNG."""
-    grid = make_grid(images, nrow=8, padding=2)[0]  # grey in each of its three channels
+    """Images (N, C, H, W) in [0, 1], grey or RGB, eight in a row, as a PNG."""
+    grid = make_grid(images, nrow=8, padding=2).permute(1, 2, 0)  # three channels, of grey images too
     png = io.BytesIO()
     Image.fromarray((grid * 255).round().byte().numpy()).save(png, "png")
     return write_whole(path, png.getvalue())

@@ -191,6 +191,13 @@ def test_parts_may_be_empty_but_shares_must_sum_to_one():
             split_by_subject(subjects(2), fractions)
 
 
+def test_the_first_of_a_cohort_are_of_all_parts():
+    fractions = {"train": 0.5, "test": 0.5}
+    part = where(split_by_subject(subjects(2000), fractions))
+    first = [part[record["subject"]] for record in in_random_order(subjects(2000))[:100]]
+    assert 30 <= first.count("test") <= 70  # standard error sqrt(100 / 4) = 5
+
+
 def test_shared_subjects_are_refused():
     require_disjoint(guide=["a"], judge=["b"], base=["c"])
     with pytest.raises(InputError, match="guide and judge share 1 subject.*'b'"):

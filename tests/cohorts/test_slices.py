@@ -31,6 +31,45 @@ def made(tmp_path):
     return make
 
 
+def found(made, *regions):
+    """The facts of a slice of 20 x 20 pixels that is all head, with labels in regions (rows, columns)."""
+    seg = np.zeros((1, 20, 20), np.float32)
+    for label, rows, columns in regions:
+        seg[0, rows, columns] = label
+    np.save(made.folder / "seg.npy", seg)
+    np.save(made.folder / "image.npy", np.ones((1, 20, 20), np.float32))
+    files = [{name: str(made.folder / f"{name}.npy") for name in ("image", "seg")}]
+    return file_slices(files, [[{}]], Load(), made.folder / "cache").rows[0]
+
+
+def test_the_segmentation_says_side_share_edema_and_enhancement(made):
+    row = found(made, (2, slice(0, 4), slice(10, 20)), (4, slice(5, 7), slice(12, 18)))
+    # 40 pixels of edema and 12 of enhancing tumor, of 400; columns run to the patient's left
+    assert row == {
+        "lesion": True,
+        "lesion_pixels": 52,
+        "side": "left",
+        "lesion_share": 52 / 400,
+        "edema": True,
+        "enhancing": True,
+    }
+
+
+def test_eleven_pixels_are_too_few_to_be_named(made):
+    row = found(made, (1, slice(0, 2), slice(0, 6)), (2, slice(3, 4), slice(0, 11)), (3, slice(5, 6), slice(0, 11)))
+    assert (row["side"], row["edema"], row["enhancing"]) == ("right", False, False)
+    assert found(made, (2, slice(0, 1), slice(0, 11))) == {
+        **dict.fromkeys(("side", "lesion_share", "edema", "enhancing")),
+        "lesion": False,
+        "lesion_pixels": 11,
+    }
+
+
+def test_labels_that_are_not_those_of_brats_say_no_edema(made):
+    row = found(made, (255, slice(0, 4), slice(0, 10)))
+    assert (row["lesion"], row["edema"], row["enhancing"]) == (True, None, None)
+
+
 def test_they_are_kept(made, monkeypatch):
     first = made(0.2)
     monkeypatch.setattr(Load, "__call__", lambda *_: pytest.fail("made again"))

@@ -42,7 +42,7 @@ def made_up(tmp_path):
 
     def call(first="TCGA_CS_1,2,1,1,40", second="TCGA_HT_2,1,3,2.0,61", header=HEADER):
         (tmp_path / "data.csv").write_text("\ufeff" + header + first + "\n" + second + "\n", encoding="utf-8")
-        return read(tmp_path)
+        return read(tmp_path).records
 
     call.root = tmp_path
     return call
@@ -64,8 +64,8 @@ def test_codes_become_words_and_slices_are_in_order(made_up):
         "modality": "flair",
     }
     assert (last["subject"], last["sex"], last["grade"], last["side"]) == ("TCGA_HT_2", "male", "G2", "right")
-    assert first["image"].endswith("_2.tif")
-    assert first["mask"].endswith("_2_mask.tif")
+    assert first["image"].name.endswith("_2.tif")
+    assert first["mask"].name.endswith("_2_mask.tif")
 
 
 def test_empty_cells_are_missing(made_up):
@@ -76,8 +76,11 @@ def test_empty_cells_are_missing(made_up):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("TCGA_HT_2,1,3,3,61", "patient 'TCGA_HT_2', column 'gender': unknown code 3; the codes are"),
-        ("TCGA_HT_2,1,3,m,61", "column 'gender': 'm' is no number"),
+        ("TCGA_HT_2,1,3,3,61", "patient 'TCGA_HT_2', column 'gender': unknown code '3'; use one of 1, 2"),
+        ("TCGA_HT_2,1,3,m,61", "column 'gender': unknown code 'm'"),
+        ("TCGA_HT_2,1,3,1.7,61", "column 'gender': unknown code '1.7'"),
+        ("TCGA_HT_2,1,3,1,610", "column 'age_at_initial_pathologic': 610 is no age in years"),
+        ("TCGA_HT_2,1,3,1,61,9", "row 3 has 6 cells, the header 5"),
         ("TCGA_HT_9,1,3,1,61", "no row for 'TCGA_HT_2' of folder TCGA_HT_2_19990101; add it"),
         ("TCGA_CS_1,1,3,1,61", "two rows for 'TCGA_CS_1'; keep one"),
     ],
@@ -88,7 +91,7 @@ def test_bad_rows_are_named(made_up, row, message):
 
 
 def test_bad_folders_are_named(made_up, tmp_path):
-    with pytest.raises(InputError, match=r"data\.csv: no such table; give the folder"):
+    with pytest.raises(InputError, match=r"data\.csv: no such file; correct the path"):
         read(made_up.root)
     with pytest.raises(InputError, match="no column 'gender'"):
         made_up(header=HEADER.replace("gender", "sex"))
@@ -104,6 +107,20 @@ def test_bad_folders_are_named(made_up, tmp_path):
     (empty / "data.csv").write_text(HEADER + "TCGA_CS_1,2,1,1,40\n")
     with pytest.raises(InputError, match="no slices"):
         read(empty)
+
+
+def test_what_is_no_slice_is_listed(made_up):
+    made_up()
+    (made_up.root / "TCGA_CS_1_19990101" / "notes.txt").write_text("x")
+    (made_up.root / "TCGA_HT_3_19990101").mkdir()
+    table = made_up.root / "data.csv"
+    table.write_text(table.read_text() + "TCGA_HT_3,1,1,1,50\nTCGA_HT_4,1,1,1,50\n")
+    left_out = read(made_up.root).left_out
+    assert [(item.reason, item.subject) for item in left_out] == [
+        ("neither a slice nor its mask", "TCGA_CS_1"),
+        ("a folder without slices", "TCGA_HT_3"),
+        ("a row of data.csv without a folder", "TCGA_HT_4"),
+    ]
 
 
 def files(record):
@@ -268,8 +285,8 @@ def test_nothing_of_these_patients_is_written_where_it_might_be_published(root, 
 
 
 def test_real_counts(tcga_lgg):
-    records = read(tcga_lgg)
-    assert records == read(tcga_lgg.parent)
+    records = read(tcga_lgg).records
+    assert records == read(tcga_lgg.parent).records
     subjects = {record["subject"]: record for record in records}
     assert len(records) == 660
     assert Counter(record["sex"] for record in subjects.values()) == {"female": 56, "male": 53, None: 1}
@@ -287,7 +304,7 @@ def test_real_counts(tcga_lgg):
 
 
 def test_real_slices_come_out_alike_and_the_right_way_round(tcga_lgg, pipeline):
-    records = [record for record in read(tcga_lgg) if record["lesion_pixels"] > 200][::6]
+    records = [record for record in read(tcga_lgg).records if record["lesion_pixels"] > 200][::6]
     sides = []
     for record in records:
         result = pipeline(files(record))
@@ -307,7 +324,7 @@ def test_real_slices_come_out_alike_and_the_right_way_round(tcga_lgg, pipeline):
 
 
 def test_real_roles(tcga_lgg, pipeline, tmp_path):
-    records = read(tcga_lgg)
+    records = read(tcga_lgg).records
     options = (SEX, ["lower", "middle", "upper"], pipeline, tmp_path, {"male": 0.85})
     source, target, judge = (tcga_slices(role, records, *options) for role in ("source", "target", "judge"))
     require_disjoint(source=source.subjects(), judge=judge.subjects())
