@@ -147,8 +147,9 @@ def test_the_summary_counts_people_and_says_what_is_missing():
     assert "left out: 2" in text
     assert "2  no image" in text
     assert "Remark: it rained" in text
-    assert "Caution: guide has nobody of group female." in text
-    assert "Caution: validation has nobody of group male." in text  # nor anybody else
+    assert "Caution: guide has nobody of HGG, female." in text
+    assert "Caution: validation has nobody of HGG, male." in text  # nor anybody else
+    assert "LGG" not in text.partition("Caution")[2]  # where nobody's sex is known
     assert "Caution: source" not in text
     rows = {tuple(line.split()[:2]): line.split()[2:] for line in text.splitlines() if line.startswith(("HGG", "LGG"))}
     assert rows[("LGG", "unknown")] == ["1", "0", "1"]

@@ -29,7 +29,7 @@ def summary(reading: Reading, attribute: str, stratum: str | None, roles: Collec
 
     Args:
         attribute: a column of the records; so is ``stratum``, if there is one.
-        roles: those that the jobs need, of which each wants people of every group.
+        roles: those that the jobs need, of which each wants people of every group and stratum.
     """
     records = reading.records
     shown = [name for name in (stratum, attribute) if name is not None]
@@ -39,7 +39,7 @@ def summary(reading: Reading, attribute: str, stratum: str | None, roles: Collec
     table = pd.crosstab(rows, people["role"], margins=True, margins_name="all")
     lines = [f"{len(records)} images or volumes of {len(people)} subjects", "", table.to_string(), ""]
     lines += [f"left out: {len(reading.left_out)}", *(f"{n:8d}  {reason}" for reason, n in reading.reasons())]
-    lines += [f"Caution: {role} has nobody of group {group}." for role, group in _empty_cells(people, attribute, roles)]
+    lines += [f"Caution: {role} has nobody of {cell}." for role, cell in _empty_cells(people, shown, roles)]
     return "\n".join([*lines, *(f"Remark: {remark}" for remark in reading.remarks)])
 
 
@@ -58,23 +58,23 @@ def contact_sheet(records: Sequence[Record], attribute: str, path: str | Path, n
     return write_whole(path, png.getvalue())
 
 
-def _empty_cells(people: pd.DataFrame, attribute: str, roles: Collection[str]) -> Iterator[tuple[str, str]]:
-    known = people[people[attribute].notna()]
-    there = set(zip(known["role"], known[attribute], strict=True))
-    for role, group in product(roles, sorted(known[attribute].unique())):
-        if (role, group) not in there:
-            yield role, group
+def _empty_cells(people: pd.DataFrame, columns: Sequence[str], roles: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Roles and groups, of every stratum that there is, that nobody belongs to."""
+    known = people.dropna(subset=list(columns))
+    cells = [", ".join(values) for values in known[list(columns)].astype(str).itertuples(index=False)]
+    there = set(zip(known["role"], cells, strict=True))
+    yield from (pair for pair in product(roles, sorted(set(cells))) if pair not in there)
 
 
 def _evenly(records: Sequence[Record], attribute: str, number: int) -> list[Record]:
-    """One of each group in turn, every subject once."""
-    people: dict[str, Record] = {}
+    """One person of each group in turn, by the middle one of their images."""
+    people: dict[str, list[Record]] = {}
     for record in in_random_order(records):
-        if record["subject"] not in people or people[record["subject"]].get(attribute) is None:
-            people[record["subject"]] = record
+        people.setdefault(record["subject"], []).append(record)
     groups: dict[str, list[Record]] = {}
-    for record in people.values():
-        groups.setdefault(str(record.get(attribute)), []).append(record)
+    for own in people.values():
+        known = [record for record in own if record.get(attribute) is not None] or own
+        groups.setdefault(str(known[0].get(attribute)), []).append(known[len(known) // 2])
     turns = chain.from_iterable(zip_longest(*groups.values()))
     return [record for record in turns if record is not None][:number]
 
