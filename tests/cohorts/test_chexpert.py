@@ -399,7 +399,6 @@ def test_a_spreadsheet_says_what_it_needs(tmp_path, monkeypatch):
 
 
 def test_a_spreadsheet_reads_as_its_csv(demographics):
-    pytest.importorskip("openpyxl")
     sheet = demographics.with_name("CHEXPERT DEMO.xlsx")
     pd.read_csv(demographics, keep_default_na=False).to_excel(sheet, index=False)
     people, remarks = read_demographics(sheet)
