@@ -23,7 +23,8 @@ from typing import Any
 from bundle.cohorts.folders import walk
 from bundle.cohorts.reading import LeftOut, Reading
 from bundle.cohorts.record import Record
-from bundle.cohorts.tables import OLDEST, SEX, age_band, coded, known, number, one_value, paths, read_table
+from bundle.cohorts.tables import age_band, coded, known, one_value, read_table
+from bundle.cohorts.tcga_clinical import BARCODE_FORM, NOBODY, patient_of, people_of
 from bundle.errors import InputError
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -39,28 +40,6 @@ ODD_FILES = {("brats20_training_355", "w39_1998.09.19_segm"): "seg"}
 GRADES = {"hgg": "HGG", "gbm": "HGG", "lgg": "LGG"}
 
 BARCODE = "TCGA_TCIA_subject_ID"
-# Columns of clinical tables, the first that is there counts: cBioPortal, then GDC in its spellings over the years.
-PATIENT_COLUMNS = (
-    "Patient ID",
-    "case_submitter_id",
-    "cases.submitter_id",
-    "submitter_id",
-    "bcr_patient_barcode",
-    "Case_ID",
-)
-SEX_COLUMNS = ("Sex", "Person Gender", "Gender", "gender", "demographic.gender", "sex_at_birth")
-AGE_COLUMNS = {  # and the unit of a plain number
-    "Diagnosis Age": "years",
-    "age_at_index": "years",
-    "demographic.age_at_index": "years",
-    "Age_at_diagnosis": "years",
-    "age_at_diagnosis": "days",
-    "diagnoses.age_at_diagnosis": "days",
-}
-DAYS = 365.25  # of a year
-SAME_AGE = 2  # years by which tables may differ, by rounding and by the day that they count from
-NOBODY = {"sex": None, "age": None, "disagreements": ()}
-
 NO_ROW = "a row of the name mapping without a case folder"
 # Why a case that is kept is listed nevertheless: one of its facts is not.
 DISAGREE = {
@@ -70,10 +49,8 @@ DISAGREE = {
 }
 
 _BRATS = re.compile(r"(brats\d\d)_([a-z0-9]+)_[\w-]+", re.IGNORECASE)
-_TCGA = re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}")
 _DATE = r"(?:\d{4}[.-]\d\d[.-]\d\d_)?"
 _VOLUME = re.compile(r"(.+)\.nii(?:\.gz)?", re.IGNORECASE)
-_AGE = re.compile(r"(\d+) years?(?: \d+ days?)?")
 
 
 def read(
@@ -101,7 +78,7 @@ def read(
     """
     asked = _modalities(modalities)
     mapping = [] if name_mapping is None else _mapping(Path(name_mapping))
-    people = _people(clinical)
+    people = people_of(clinical)
     folders, left_out = _case_folders(Path(root))
     rows = _by_name(mapping)
     records = []
@@ -129,7 +106,7 @@ def join(name_mapping: str | Path, clinical: str | Path | Sequence[str | Path] =
     Raises:
         InputError: for a bad table, or two rows with one id or barcode.
     """
-    people = _people(clinical)
+    people = people_of(clinical)
     return [row | people.get(row["barcode"], NOBODY) for row in _mapping(Path(name_mapping))]
 
 
@@ -146,7 +123,7 @@ def _mapping(path: Path) -> list[dict[str, Any]]:
     rows = []
     for line, row in enumerate(table, 2):
         ids = {name: row[name] for name in columns if known(row[name]) is not None}
-        barcode = _patient(row[BARCODE])
+        barcode = patient_of(row[BARCODE])
         if barcode is None and known(row[BARCODE]) is not None:
             raise InputError(
                 f"{path}: row {line}, column '{BARCODE}': '{row[BARCODE]}' is no TCGA barcode; correct it or write NA"
@@ -168,82 +145,6 @@ def _by_name(mapping: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any
         if row["barcode"] is not None:
             rows[row["barcode"]] = row
     return rows
-
-
-def _patient(text: str | None) -> str | None:
-    """The patient of a TCGA barcode, of which ``TCGA-02-0006-01`` names a sample; None for what is no barcode."""
-    patient = "-".join((known(text) or "").upper().replace("_", "-").split("-")[:3])
-    return patient if _TCGA.fullmatch(patient) else None
-
-
-def _people(clinical: str | Path | Sequence[str | Path] | None) -> dict[str, dict[str, Any]]:
-    """Sex and age of every patient of the clinical tables, by barcode."""
-    found = defaultdict(list)
-    for path in paths(clinical):
-        for patient, sex, age in _clinical_rows(path):
-            found[patient].append((sex, age, path))
-    return {patient: _agreed(rows) for patient, rows in found.items()}
-
-
-def _agreed(rows: Sequence[tuple[str | None, int | None, Path]]) -> dict[str, Any]:
-    """What the rows of one patient say together; a fact on which they disagree is unknown."""
-    sex, sexes_differ = one_value(sex for sex, _, _ in rows)
-    ages = [age for _, age, _ in rows if age is not None]
-    ages_differ = bool(ages) and max(ages) - min(ages) > SAME_AGE
-    disagreements = []
-    if sexes_differ:
-        disagreements.append(("sex", _said((sex, path) for sex, _, path in rows)))
-    if ages_differ:
-        disagreements.append(("age", _said((age, path) for _, age, path in rows)))
-    age = ages[0] if ages and not ages_differ else None
-    return {"sex": sex, "age": age, "disagreements": tuple(disagreements)}
-
-
-def _said(values: Iterable[tuple[Any, Path]]) -> str:
-    return "; ".join(dict.fromkeys(f"{value} in {path}" for value, path in values if value is not None))
-
-
-def _clinical_rows(path: Path) -> Iterator[tuple[str, str | None, int | None]]:
-    """Patient, sex and age of every row whose patient is of TCGA; tables may hold other studies too."""
-    table = read_table(path, ())
-    patient, sex = (_column(path, table[0], names) for names in (PATIENT_COLUMNS, SEX_COLUMNS))
-    age = next((name for name in AGE_COLUMNS if name in table[0]), None)
-    table = read_table(path, [name for name in (patient, sex, age) if name is not None])  # which must be there once
-    rows = [(found, row) for row in table if (found := _patient(row[patient])) is not None]
-    if not rows:
-        raise InputError(f"{path}: column '{patient}' holds no TCGA barcode; give a clinical table of TCGA")
-    for found, row in rows:
-        where = f"{path}: patient '{found}', column"
-        years = None if age is None else _years(_cell(row[age]), AGE_COLUMNS[age], f"{where} '{age}'")
-        yield found, coded(_cell(row[sex]), SEX, f"{where} '{sex}'"), years
-
-
-def _cell(text: str) -> str:
-    """A cell without the apostrophe that GDC puts before its ``--`` for unknown."""
-    return text.removeprefix("'")
-
-
-def _column(path: Path, there: Iterable[str], names: Sequence[str]) -> str:
-    for name in names:
-        if name in there:
-            return name
-    wanted, found = " or ".join(f"'{name}'" for name in names), ", ".join(list(there)[:6])
-    raise InputError(f"{path}: no column {wanted}; rename the one that holds it, there are {found}")
-
-
-def _years(text: str, unit: str, where: str) -> int | None:
-    """Completed years of an age, written in words ("51 years 108 days") or as a number in ``unit``."""
-    words = _AGE.fullmatch(text.lower())
-    value = float(words[1]) if words else number(text, where)
-    if value is None:
-        return None
-    days = unit == "days" and not words
-    years = value / DAYS if days else value
-    if not 0 <= years <= OLDEST or (days and value <= OLDEST):  # so few days can only have been years
-        raise InputError(
-            f"{where}: {text} is no age in {unit}; correct it, or rename the column to the one for its unit"
-        )
-    return int(years)
 
 
 # --- folders -----------------------------------------------------------------------------------------------------
@@ -282,7 +183,7 @@ def _case_folders(root: Path) -> tuple[dict[Path, list[str]], list[LeftOut]]:
 
 
 def _is_case(name: str) -> bool:
-    return bool(_BRATS.fullmatch(name) or _TCGA.fullmatch(name.upper()))
+    return bool(_BRATS.fullmatch(name) or BARCODE_FORM.fullmatch(name.upper()))
 
 
 def _images(folder: Path, names: Sequence[str], asked: Sequence[str]) -> tuple[dict[str, Path], list[LeftOut]]:
@@ -322,8 +223,8 @@ def _facts(
 ) -> tuple[Record, list[LeftOut]]:
     """What is known of a case without its images, and what its sources disagree on."""
     case = folder.name
-    row = rows.get(_patient(case) or case.lower(), {"ids": {}, "barcode": None, "grade": None})
-    barcode = _patient(case) or row["barcode"]
+    row = rows.get(patient_of(case) or case.lower(), {"ids": {}, "barcode": None, "grade": None})
+    barcode = patient_of(case) or row["barcode"]
     person = people.get(barcode, NOBODY)
     grade, grades_differ = one_value((_grade(folder), row["grade"]))
     disagreements = list(person["disagreements"])
@@ -351,7 +252,7 @@ def _grade(folder: Path) -> str | None:
 
 def _site(case: str, ids: Mapping[str, str]) -> str | None:
     """The middle of the case's name; of an older id where the new one has none (``BraTS20_Training_001``)."""
-    if _patient(case):
+    if patient_of(case):
         return case.split("-")[1].upper()
     for name in (case, *reversed(ids.values())):
         match = _BRATS.fullmatch(name)
@@ -379,7 +280,7 @@ def _check_tables(
     records: Sequence[Record], name_mapping: str | Path | None, rows: Mapping[str, Mapping], has_people: bool
 ) -> None:
     """Refuse tables that have nothing to do with the cases."""
-    unnamed = [record for record in records if _patient(record["case"]) is None]
+    unnamed = [record for record in records if patient_of(record["case"]) is None]
     if name_mapping is not None and unnamed and not any(_has_row(record, rows) for record in unnamed):
         raise InputError(
             f"{name_mapping}: no row for '{unnamed[0]['case']}' or any other case; give the mapping that has their year"

@@ -10,15 +10,12 @@ FairDiffusion's ``chexpert_sample_{train_6000,val_1000,test_3000}.csv`` are read
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 
-import pandas as pd
-
+from bundle.cohorts.chexpert_people import PATIENT, ethnicity, race, read_demographics, remark_on_wordings
 from bundle.cohorts.folders import walk
 from bundle.cohorts.reading import LeftOut, Reading, with_several
 from bundle.cohorts.record import Record
@@ -28,7 +25,6 @@ from bundle.cohorts.tables import (
     age_band,
     cells_by_position,
     coded,
-    known,
     one_value,
     paths,
     read_table,
@@ -49,21 +45,6 @@ VIEWS = {"frontal": "frontal", "lateral": "lateral"}
 PROJECTIONS = {"ap": "ap", "pa": "pa", "ll": "ll", "rl": "rl"}
 UNCERTAIN = {"negative": "absent", "positive": "present", "leave out": None}
 
-DEMOGRAPHICS = ("PATIENT", "GENDER", "PRIMARY_RACE", "ETHNICITY")
-# Race is free wording ("Black or African American", "White, non-Hispanic"): the words that decide. A wording with words
-# of two groups, or with none of these, is unknown, and so are the groups that the papers do not have.
-RACE_WORDS = {
-    "asian": "asian",
-    **dict.fromkeys(("black", "african"), "black"),
-    **dict.fromkeys(("white", "caucasian"), "white"),
-    **dict.fromkeys(("other", "native", "american indian", "pacific", "islander", "hawaiian", "multiple"), "none"),
-}
-ETHNICITIES = {
-    **dict.fromkeys(("hispanic", "hispanic/latino", "hispanic or latino"), "hispanic"),
-    **dict.fromkeys(("non-hispanic", "non-hispanic/non-latino"), "non-hispanic"),
-    **dict.fromkeys(("not hispanic", "not hispanic or latino"), "non-hispanic"),
-}
-
 # FairDiffusion's samples: what stands where, counted from 0; the labels follow each other from the first.
 POSITIONS = {"sex": 3, "race": 5, "ethnicity": 6, "labels": 9, "file": 24}
 
@@ -72,7 +53,6 @@ OTHER_TABLE = "give FairDiffusion's sample, and leave 'table' out for train.csv 
 PICTURES = (".jpg", ".jpeg", ".png")
 # An absolute path, or one with dots, does not fit.
 _PATH = re.compile(r"(?:CheXpert[^/\\]*/)?((?:train|valid)/(patient\d+)/study\d+/view\d+_\w+\.jpg)")
-_PATIENT = re.compile(r"patient\d+")
 
 
 def read(
@@ -105,7 +85,7 @@ def read(
     rows = list(_official_rows(root, label) if table is None else _sample_rows(table, label))
     people, remarks = ([], []) if demographics is None else read_demographics(demographics)
     if table is not None:
-        remarks += _remark_on_wordings("the samples", "race", [(row["wording"], row["race"]) for row in rows])
+        remarks += remark_on_wordings("the samples", "race", [(row["wording"], row["race"]) for row in rows])
     remarks += _settle_people(rows, people)
     remarks += [f"no {name}, a partial copy" for name in SPLITS if table is None and not (root / name).is_file()]
     reading = _select(rows, root, _list_pictures(root, table is not None), (view, uncertain))
@@ -114,37 +94,6 @@ def read(
     remarks += _remarks_on_labels(reading.records, label, uncertain)
     records = [_finished(row, label, uncertain) for row in reading.records]
     return Reading(records, reading.left_out, remarks + _remarks_on_groups(records, label))
-
-
-def read_demographics(path: str | Path) -> tuple[list[Record], list[str]]:
-    """What the table of race and ethnicity says of each patient, and remarks on what it leaves unknown.
-
-    Args:
-        path: the table, as published (xlsx) or saved as csv.
-
-    Raises:
-        InputError: for a missing column, an unknown code of sex, or an xlsx file that cannot be read here.
-    """
-    path = Path(path)
-    rows = _read_spreadsheet(path) if path.suffix.lower() == ".xlsx" else read_table(path, DEMOGRAPHICS)
-    people = [_person(row, f"{path}: row {line}") for line, row in enumerate(rows, 2)]
-    return people, [
-        *_remark_on_wordings(path.name, "race", [(row["PRIMARY_RACE"], race(row["PRIMARY_RACE"])) for row in rows]),
-        *_remark_on_wordings(path.name, "ethnicity", [(row["ETHNICITY"], ethnicity(row["ETHNICITY"])) for row in rows]),
-    ]
-
-
-@cache
-def race(wording: str) -> str | None:
-    """The group that free wording of race means, by ``RACE_WORDS``; None for any other and for two at once."""
-    text = wording.lower()
-    group, _ = one_value(name for words, name in RACE_WORDS.items() if re.search(rf"\b{words}\b", text))
-    return None if group == "none" else group
-
-
-def ethnicity(wording: str) -> str | None:
-    """The group that a wording of ethnicity means, by ``ETHNICITIES``; None for any other."""
-    return ETHNICITIES.get(wording.strip().lower())
 
 
 def caption(record: Mapping) -> str:
@@ -236,46 +185,6 @@ def _view(file: str) -> str | None:
 # --- race and ethnicity ------------------------------------------------------------------------------------------
 
 
-def _read_spreadsheet(path: Path) -> list[Row]:
-    if importlib.util.find_spec("openpyxl") is None:
-        raise InputError(
-            f"{path}: spreadsheets need the package openpyxl, which is not installed; save the sheet as CSV"
-        )
-    try:
-        frame = pd.read_excel(path, dtype=str, keep_default_na=False).fillna("")
-    except Exception as error:  # a damaged archive surfaces as many kinds of error
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"{path}: cannot be read as a spreadsheet ({reason}); copy it again or save it as CSV"
-        ) from None
-    missing = [name for name in DEMOGRAPHICS if name not in frame.columns]
-    if missing:
-        raise InputError(
-            f"{path}: no column '{missing[0]}'; rename yours, there are {', '.join(map(str, frame.columns[:8]))}"
-        )
-    return [{name: row[name].strip() for name in DEMOGRAPHICS} for row in frame.to_dict("records")]
-
-
-def _person(row: Row, where: str) -> Record:
-    if not _PATIENT.fullmatch(row["PATIENT"]):
-        raise InputError(f"{where}, column 'PATIENT': '{row['PATIENT']}' is not of the form patientNNNNN; correct it")
-    sex = coded(row["GENDER"], SEX, f"{where}, column 'GENDER'")
-    return {
-        "subject": row["PATIENT"],
-        "sex": sex,
-        "race": race(row["PRIMARY_RACE"]),
-        "ethnicity": ethnicity(row["ETHNICITY"]),
-    }
-
-
-def _remark_on_wordings(table: str, name: str, pairs: Sequence[tuple[str, str | None]]) -> list[str]:
-    counts = Counter(known(wording) or "empty or unknown" for wording, group in pairs if group is None)
-    if not counts:
-        return []
-    listed = ", ".join(f"{wording} {times:,}" for wording, times in counts.most_common())
-    return [f"{table}: rows whose {name} is none of the groups, left unknown: {counts.total():,} ({listed})"]
-
-
 def _settle_people(rows: Sequence[Record], people: Sequence[Record]) -> list[str]:
     """Give each row, in place, what all statements about its patient agree on; returns remarks on those that do not."""
     patients = {row["subject"] for row in rows}
@@ -329,7 +238,7 @@ def _sample_row(cells: Sequence[str], where: str, label: str) -> Record:
         raise InputError(
             f"{where}, column {POSITIONS['file']}: '{file}' is no file inside the data set's folder; correct it"
         )
-    patient = next(filter(None, map(_PATIENT.search, (file, *cells))), None)
+    patient = next(filter(None, map(PATIENT.search, (file, *cells))), None)
     column = POSITIONS["labels"] + LABELS.index(label)
     return {
         "subject": patient[0] if patient else Path(file).stem,
@@ -417,7 +326,7 @@ def _remarks_on_labels(rows: Sequence[Record], label: str, uncertain: str) -> li
         "of age 0, taken as unknown": zeros,
         "of unknown sex": sum(row["sex"] is None for row in rows),
         "that name no patient, so that each counts as a subject of its own": sum(
-            not _PATIENT.match(row["subject"]) for row in rows
+            not PATIENT.match(row["subject"]) for row in rows
         ),
     }
     return [f"pictures {fact}: {times:,} of {len(rows):,}" for fact, times in counted.items() if times]
