@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bundle.randomness import generator
-from bundle.sampling import Schedule, guided_noise, sample
+from bundle.sampling import Schedule, guided_noise, noised, sample
 
 logger = logging.getLogger(__name__)
 
@@ -70,21 +70,38 @@ class Sampler:
         denoiser.train(training)
         return states
 
-    @torch.no_grad()
-    def images(
+    def batches(
         self,
         denoiser: nn.Module,
         draws: Draws,
         guidance: float | None = None,
         batch_size: int = 64,
         label: str = "images",
-    ) -> Tensor:
-        """Images (N, 1, H, W) in [0, 1] on the CPU, with a progress bar."""
-        batches = []
+    ) -> Iterator[Tensor]:
+        """Images (B, C, H, W) in [0, 1] on the CPU, batch by batch, with a progress bar."""
         for index in tqdm(torch.arange(len(draws)).split(batch_size), desc=label, unit="batch", leave=False):
-            latents = self.chain(denoiser, draws[index], guidance)[-1]
-            batches.append(self.decode(latents).clamp(0, 1).cpu())
-        return torch.cat(batches)
+            yield self._decoded(self.chain(denoiser, draws[index], guidance)[-1])
+
+    def images(self, denoiser: nn.Module, draws: Draws, guidance: float | None = None, **how) -> Tensor:
+        """All images of these draws, (N, C, H, W); the other arguments as in ``batches``."""
+        return torch.cat(list(self.batches(denoiser, draws, guidance, **how)))
+
+    @torch.no_grad()
+    def renoised(self, denoiser: nn.Module, latents: Tensor, draws: Draws, strength: float) -> Tensor:
+        """Images (B, C, H, W) of latents that were noised and denoised again (SDEdit, Meng et al., ICLR 2022).
+
+        ``strength``, in (0, 1], is the share of the chain that is gone through; noise and prompts are those of the
+        ``draws``.
+        """
+        steps = len(self.schedule)
+        first = steps - max(1, round(strength * steps))
+        start = noised(latents, draws.noise.to(latents.device), self.schedule, first)
+        denoiser.eval()
+        return self._decoded(sample(self.noise(denoiser, draws.prompt), start, self.schedule, first)[-1])
+
+    @torch.no_grad()
+    def _decoded(self, latents: Tensor) -> Tensor:
+        return self.decode(latents).clamp(0, 1).cpu()
 
 
 def forecast(sampler: Sampler, denoiser: nn.Module, draws: Draws, number: int, job: str) -> float:

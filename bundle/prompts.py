@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from bundle.attributes import Attribute
 from bundle.errors import InputError
 
 MODALITY = {"t1": "T1", "t1ce": "contrast-enhanced T1", "t2": "T2", "flair": "FLAIR"}
@@ -78,8 +79,36 @@ def caption_strata(rows: Sequence[Mapping], captions: Sequence[str], column: str
         return ["all"] * len(captions)
     if not any(column in row for row in rows):
         raise InputError(f"stratum '{column}': no such column; the cohort has {', '.join(sorted(rows[0]))}")
+    return ["all" if value is None else value for value in _shared(rows, captions, column)]
+
+
+def caption_facts(
+    rows: Sequence[Mapping], captions: Sequence[str], columns: Sequence[str]
+) -> dict[str, list[str | None]]:
+    """By column, of those that the rows have, what each caption asks for: the value that all its rows share."""
+    found = {column: _shared(rows, captions, column) for column in columns if any(column in row for row in rows)}
+    return {column: asked for column, asked in found.items() if any(asked)}
+
+
+def stated_prompts(rows: Sequence[Mapping], captions: Sequence[str], attribute: Attribute) -> dict[str, list[str]]:
+    """By group, for each neutral caption the commonest caption of its rows that states the group, and where there is
+    none, the caption with the group's word."""
+    seen: dict[tuple[str, str], Counter] = {}
+    for row in rows:
+        key = (row.get(attribute.name), neutral_caption(row))
+        seen.setdefault(key, Counter())[stated_caption(row)] += 1
+
+    def stated(group: str, caption: str) -> str:
+        found = seen.get((group, caption))
+        return min(found, key=lambda text: (-found[text], text)) if found else f"{caption}, {PERSON.get(group, group)}"
+
+    return {group: [stated(group, caption) for caption in captions] for group in attribute.groups}
+
+
+def _shared(rows: Sequence[Mapping], captions: Sequence[str], column: str) -> list[str | None]:
+    """The value of ``column`` that all rows of a caption have, for each caption; None where they differ or lack it."""
     values: dict[str, set] = {caption: set() for caption in captions}
     for row in rows:
         values[neutral_caption(row)].add(row.get(column))
     shared = (next(iter(found)) if len(found := values[caption]) == 1 else None for caption in captions)
-    return ["all" if value is None else str(value) for value in shared]
+    return [None if value is None else str(value) for value in shared]

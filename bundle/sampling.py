@@ -82,15 +82,20 @@ def ddim_step(x: Tensor, noise: Tensor, schedule: Schedule, step: int) -> Tensor
     return scale * x - float(schedule.signal[step + 1] * schedule.steps[step]) * noise
 
 
-def sample(noise: Noise, x: Tensor, schedule: Schedule) -> list[Tensor]:
-    """All states of the chain [x_T, ..., x_0], T + 1 tensors like ``x`` (B, C, h, w).
+def sample(noise: Noise, x: Tensor, schedule: Schedule, first: int = 0) -> list[Tensor]:
+    """All states of the chain from step ``first`` on, [x_T, ..., x_0] by default, tensors like ``x`` (B, C, h, w).
 
     Builds the graph when gradients are enabled; call under ``torch.no_grad()`` to generate.
     """
     chain = [x]
-    for step in range(len(schedule)):
+    for step in range(first, len(schedule)):
         chain.append(ddim_step(chain[-1], noise(chain[-1], step), schedule, step))
     return chain
+
+
+def noised(latents: Tensor, noise: Tensor, schedule: Schedule, step: int) -> Tensor:
+    """The state x_i = a_i x_0 + s_i noise that the chain has at ``step``, for clean ``latents`` x_0 (B, C, h, w)."""
+    return float(schedule.signal[step]) * latents + float(schedule.noise[step]) * noise
 
 
 def step_weights(schedule: Schedule, mode: str, num_last: int = 1) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # Modules that stand below everything: they import nothing from the bundle but each other, and all may import them.
-FLOOR = {"_torchvision", "errors", "files", "randomness", "weights"}
+FLOOR = {"_torchvision", "errors", "files", "images", "randomness", "weights"}
 
 MAY_IMPORT = {
     "attributes": set(),
@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "evaluation": {"attributes"},
     "conditioning": {"prompts"},
     "training": {"attributes", "prompts", "conditioning", "sampling", "generation"},
-    "evaluating": {"attributes", "cohorts", "generation", "networks", "evaluation"},  # a job, like a config
+    "evaluating": {"attributes", "cohorts", "prompts", "generation", "networks", "evaluation"},  # jobs, like a config
     "alignment": {"attributes", "prompts", "conditioning", "sampling", "generation", "evaluation.prevalence"},
 }
 

@@ -37,12 +37,12 @@ def datalist_slices(
 
 
 def picture_slices(
-    role: str, datalist: str | Path, attribute: Attribute, transform: Callable, cache_dir: str | Path
+    role: str | None, datalist: str | Path, attribute: Attribute, transform: Callable, cache_dir: str | Path
 ) -> Slices:
-    """Pictures that a datalist with the column ``role`` names, in random order; ``transform`` turns {"image"} into
-    (C, H, W) in [0, 1]. Raises InputError as ``datalist_slices`` does."""
+    """Pictures that a datalist names, in random order, of a ``role`` by the column of that name, or of everybody;
+    ``transform`` turns {"image"} into (C, H, W) in [0, 1]. Raises InputError as ``datalist_slices`` does."""
     read = read_datalist(datalist, ["image"], {attribute.name: attribute.groups}, ("mask",), unique="image")
-    records = in_random_order(_of_role(role, datalist, read))
+    records = in_random_order(read if role is None else _of_role(role, datalist, read))
     files = [{"image": record["image"]} for record in records]
     rows = [[{key: value for key, value in record.items() if key not in ("image", "mask")}] for record in records]
     return file_slices(files, rows, transform, cache_dir, label=f"pictures of {role}")

@@ -26,6 +26,15 @@ def symmetric(value: float, variance: float, confidence: float = 0.95, quantile:
     return Estimate(float(value), float(value - quantile * error), float(value + quantile * error), error)
 
 
+def difference(first: Estimate, second: Estimate, confidence: float = 0.95) -> Estimate:
+    """`first` minus `second`, measured on different subjects and images: the variances add; a normal interval.
+
+    What both share (a set of images, a judge) would make their errors go together, which this leaves out.
+    """
+    variance = first.standard_error**2 + second.standard_error**2
+    return symmetric(first.value - second.value, variance, confidence)
+
+
 def jackknife_variance(values: ArrayLike) -> float:
     """(K - 1) / K times the sum of squares of the K leave-one-out values (Arvesen, Ann. Math. Stat. 40, 1969)."""
     return float((len(values) - 1) * np.var(values))

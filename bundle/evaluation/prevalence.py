@@ -214,6 +214,24 @@ def verdict(count: AdjustedCount, target: Shares, margin: float = 0.05) -> Verdi
     return "not aligned" if (outside > 0).any() else "cannot tell"
 
 
+def equivalence_p(count: AdjustedCount, target: Shares, margin: float = 0.05) -> float:
+    """P value of the two one-sided tests that the proportions are within ``margin`` of the target (Schuirmann, 1987).
+
+    It is half of 1 - the largest confidence whose interval lies inside the margin, and at most .5.
+    """
+
+    def inside(p: float) -> bool:
+        return bool((_slack_inside(count, target, margin, 1 - 2 * p) > 0).all())
+
+    low, high = 0.0, 0.5
+    if not inside(high - 1e-9):
+        return high
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if inside(middle) else (middle, high)
+    return high
+
+
 def tipping_point(count: AdjustedCount, target: Shares, margin: float = 0.05) -> float:
     """Smallest change of the judge's rates on generated images that could overturn the verdict; 0 for 'cannot tell'.
 
@@ -289,11 +307,13 @@ def _fieller(count: AdjustedCount, quantile: float) -> tuple[float, float]:
 
 def _slack(count: AdjustedCount, target: Shares, margin: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Per group, how far the 90 % interval lies inside the margin and how far the 95 % interval lies outside it."""
-    goal = as_vector(target, count.groups)[:, None]
-    low, high = (count.interval(0.90) - goal).T
-    inside = np.minimum(margin - high, low + margin)
-    low, high = (count.interval(0.95) - goal).T
-    return inside, np.maximum(low - margin, -margin - high)
+    low, high = (count.interval(0.95) - as_vector(target, count.groups)[:, None]).T
+    return _slack_inside(count, target, margin, 0.90), np.maximum(low - margin, -margin - high)
+
+
+def _slack_inside(count: AdjustedCount, target: Shares, margin: float, confidence: float) -> NDArray[np.float64]:
+    low, high = (count.interval(confidence) - as_vector(target, count.groups)[:, None]).T
+    return np.minimum(margin - high, low + margin)
 
 
 def as_vector(target: Shares, groups: Sequence[str]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Likeness of two sets of images, from features that any encoder gave.
+"""Likeness of two sets of images, or of images and their prompts, from features that any encoder gave.
 
 Features are used as they come, neither centred nor scaled. The kernel assumes elements of order one: where x.y/d is
 small it is linear, and sees the mean of a set alone. A distance is comparable only within one feature space. Which
@@ -7,15 +7,17 @@ encoder, and that no loss used it, is the caller's to state.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import t
 
 from bundle.errors import InputError
 from bundle.evaluation.estimate import Estimate, jackknife_variance, symmetric
 
-BLOCK_ROWS = 512
+TILE = 1024  # images on either side of a tile of the kernel, 8 MB in double precision
 Floats = NDArray[np.float64]
 
 
@@ -73,10 +75,29 @@ def kid_change(
 
 def cosine_similarity(first: ArrayLike, second: ArrayLike) -> float:
     """Mean cosine of paired rows of two (N, d) arrays; raises ValueError when their shapes differ."""
-    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if a.shape != b.shape:
-        raise ValueError(f"features: shapes {a.shape} and {b.shape}; give one row for each image of a pair")
-    return float((np.sum(a * b, axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))).mean())
+    return float(_cosines(first, second).mean())
+
+
+def clip_score(image_features: ArrayLike, text_features: ArrayLike, confidence: float = 0.95) -> Estimate:
+    """Agreement of images with their prompts: the mean of 100 max(cosine, 0) (Hessel et al., arXiv 2104.08718).
+
+    Args:
+        image_features: (N, d) of an encoder that images and text share; lengths do not matter.
+        text_features: (N, d) of the prompt of each image.
+        confidence: of the t interval over images, which speaks of more images for the same prompts.
+
+    The factor is 100, as in common code, where the paper has 2.5. Cut image by image, as there: a negative cosine
+    cannot take away from another image's.
+
+    Raises:
+        ValueError: shapes differ.
+        InputError: fewer than two images.
+    """
+    scores = 100 * np.maximum(_cosines(image_features, text_features), 0)
+    if len(scores) < 2:
+        raise InputError(f"image_features: {len(scores)} images; give two or more")
+    quantile = t.ppf((1 + confidence) / 2, len(scores) - 1)
+    return symmetric(scores.mean(), scores.var(ddof=1) / len(scores), quantile=quantile)
 
 
 def ambiguity(probabilities: ArrayLike, below: float = 0.7) -> float:
@@ -96,11 +117,18 @@ def agreement(first: ArrayLike, second: ArrayLike) -> float:
     return float((a == b).mean())
 
 
+def _cosines(first: ArrayLike, second: ArrayLike) -> Floats:
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if a.shape != b.shape:
+        raise ValueError(f"features: shapes {a.shape} and {b.shape}; give one row for each image of a pair")
+    return np.sum(a * b, axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+
+
 def _replicates(
     real: ArrayLike, generated: ArrayLike, real_subjects: ArrayLike, generated_subjects: ArrayLike | None
 ) -> tuple[float, Floats, Floats]:
     """KID, and the KIDs without each real subject and without each generated image (or subject)."""
-    x, y = np.asarray(real, dtype=np.float64), np.asarray(generated, dtype=np.float64)
+    x, y = np.asarray(real), np.asarray(generated)
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise ValueError(f"features: shapes {x.shape} and {y.shape}; give (images, d) with the same d")
     i = _clusters(real_subjects, len(x), "real_subjects")
@@ -113,28 +141,30 @@ def _replicates(
     )
 
 
-def _mean_within(x: Floats, clusters: NDArray[np.int64]) -> _Mean:
+def _mean_within(x: NDArray, clusters: NDArray[np.int64]) -> _Mean:
     """Mean kernel over the pairs of one set whose images differ in cluster; what is left out comes off row sums."""
-    rows = np.empty(len(x))
-    for start in range(0, len(x), BLOCK_ROWS):
-        block = slice(start, start + BLOCK_ROWS)
-        kernel = _kernel(x[block], x)
-        kernel[clusters[block, None] == clusters] = 0
-        rows[block] = kernel.sum(axis=1)
+    rows = np.zeros(len(x))
+    for block in _blocks(len(x)):
+        for other in _blocks(block.stop):  # the kernel is symmetric: a tile below the diagonal serves above it too
+            kernel = _kernel(x[block], x[other])
+            kernel[clusters[block, None] == clusters[other]] = 0
+            rows[block] += kernel.sum(axis=1)
+            if other != block:
+                rows[other] += kernel.sum(axis=0)
     size = np.bincount(clusters)
     pairs = len(x) ** 2 - np.sum(size**2)
     without = (rows.sum() - 2 * np.bincount(clusters, rows)) / (pairs - 2 * size * (len(x) - size))
     return _Mean(rows.sum() / pairs, without, without)
 
 
-def _mean_between(x: Floats, y: Floats, x_clusters: NDArray[np.int64], y_clusters: NDArray[np.int64]) -> _Mean:
+def _mean_between(x: NDArray, y: NDArray, x_clusters: NDArray[np.int64], y_clusters: NDArray[np.int64]) -> _Mean:
     """Mean kernel over all pairs of two sets."""
-    rows, columns = np.empty(len(x)), np.zeros(len(y))
-    for start in range(0, len(x), BLOCK_ROWS):
-        block = slice(start, start + BLOCK_ROWS)
-        kernel = _kernel(x[block], y)
-        rows[block] = kernel.sum(axis=1)
-        columns += kernel.sum(axis=0)
+    rows, columns = np.zeros(len(x)), np.zeros(len(y))
+    for block in _blocks(len(x)):
+        for other in _blocks(len(y)):
+            kernel = _kernel(x[block], y[other])
+            rows[block] += kernel.sum(axis=1)
+            columns[other] += kernel.sum(axis=0)
     total, n, m = rows.sum(), len(x), len(y)
     return _Mean(
         total / (n * m),
@@ -143,11 +173,18 @@ def _mean_between(x: Floats, y: Floats, x_clusters: NDArray[np.int64], y_cluster
     )
 
 
-def _kernel(x: Floats, y: Floats) -> Floats:
-    base = x @ y.T
+def _blocks(rows: int) -> Iterator[slice]:
+    return (slice(start, min(start + TILE, rows)) for start in range(0, rows, TILE))
+
+
+def _kernel(x: NDArray, y: NDArray) -> Floats:
+    """Kernel of two tiles in double precision, so that features in single precision are never copied as a whole."""
+    base = np.asarray(x, dtype=np.float64) @ np.asarray(y, dtype=np.float64).T
     base /= x.shape[1]
     base += 1
-    return base * base * base
+    cube = np.square(base)
+    cube *= base
+    return cube
 
 
 def _clusters(labels: ArrayLike, rows: int, field: str) -> NDArray[np.int64]:

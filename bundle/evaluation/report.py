@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from bundle.errors import InputError
+from bundle.evaluation.bands import across_seeds
 from bundle.evaluation.estimate import Estimate
 from bundle.evaluation.faithfulness import LesionShare
 from bundle.evaluation.prevalence import (
@@ -34,6 +37,7 @@ from bundle.evaluation.quality import agreement, ambiguity
 from bundle.files import write_whole
 
 Entry = dict[str, Any]
+SCHEMA_VERSION = "2"  # of report.schema.json
 
 
 def share_row(calls: ArrayLike, rates: JudgeRates, target: Shares, **labels: Any) -> Entry:
@@ -43,29 +47,33 @@ def share_row(calls: ArrayLike, rates: JudgeRates, target: Shares, **labels: Any
 
 def side(
     probabilities: ArrayLike,
-    guide_calls: ArrayLike,
+    guide_calls: ArrayLike | None,
     rates: JudgeRates,
     target: Shares,
     margin: float = 0.05,
     true_count: AdjustedCount | None = None,
     kid: Mapping[str, Estimate] | None = None,
     clip_similarity: float | None = None,
-    faithfulness: Mapping[str, LesionShare | None] | None = None,
+    lesions: Mapping[str, LesionShare | None] | None = None,
+    facts: Mapping[str, Entry] | None = None,
     guidance: Sequence[Entry] = (),
+    **sections: Any,
 ) -> Entry:
     """All that is reported of one set of images, `before` or `after`.
 
     Args:
         probabilities: (N, G) of the judge.
-        guide_calls: (N,) group index called by the guide.
+        guide_calls: (N,) group index called by the guide, where there is one.
         rates: the judge's, measured with calls (argmax).
         target: proportion of each group.
         margin: of the verdict.
         true_count: adjusted count of a truth that is no classifier, where there is one.
         kid: distance to the target cohort by feature space.
         clip_similarity: mean cosine to the reference's images.
-        faithfulness: from `lesion_faithfulness`.
+        lesions: from `lesion_faithfulness`.
+        facts: by what prompts ask for, the share of images that show it.
         guidance: rows of `share_row(..., scale=...)`.
+        sections: entries that other modules make.
     """
     calls = np.asarray(probabilities).argmax(axis=1)
     count = adjusted_count(calls, rates)
@@ -80,12 +88,13 @@ def side(
         "true_ci95": true and true["ci95"],
         "true_gap": true and true["gap"],
         "ambiguity": ambiguity(probabilities),
-        "agreement": agreement(calls, guide_calls),
+        "agreement": None if guide_calls is None else agreement(calls, guide_calls),
         "kid": _estimates(kid or {}),
         "clip_similarity": clip_similarity,
-        "faithfulness": _faithfulness(faithfulness or {}),
+        "faithfulness": {**_faithfulness(lesions or {}), "facts": dict(facts or {})},
         "guidance": list(guidance),
-        "cautions": [*_cautions(count), *_shift_cautions(count, true_count), *_lesion_cautions(faithfulness or {})],
+        "cautions": [*_cautions(count), *_shift_cautions(count, true_count), *_lesion_cautions(lesions or {})],
+        **sections,
     }
 
 
@@ -113,14 +122,14 @@ def assemble(
     prompts: Sequence[str],
     judge: Entry,
     real: Entry,
-    before: Entry,
+    before: Entry | None,
     after: Entry,
-    change: AdjustedCount,
+    change: AdjustedCount | None,
     kid_change: Mapping[str, Estimate],
-    trajectory: Sequence[Entry],
     seconds: Mapping[str, float],
     versions: Mapping[str, str],
     margin: float = 0.05,
+    trajectory: Sequence[Entry] = (),
     strata: Mapping[str, Entry] | None = None,
     **more: Any,
 ) -> Entry:
@@ -132,6 +141,7 @@ def assemble(
     Numbers of numpy and torch become Python's, and what is not finite becomes None. `more` is kept as it is.
     """
     report = {
+        "schema_version": SCHEMA_VERSION,
         "attribute": attribute,
         "groups": list(groups),
         "target": dict(zip(groups, as_vector(target, groups), strict=True)),
@@ -142,7 +152,7 @@ def assemble(
         "real": {**real, "kid": _estimates(real.get("kid", {}))},
         "before": before,
         "after": after,
-        "change": {"value": _named(change, change.value), "ci95": _named(change, change.interval(0.95))},
+        "change": change and {"value": _named(change, change.value), "ci95": _named(change, change.interval(0.95))},
         "kid_change": _estimates(kid_change),
         "trajectory": list(trajectory),
         "seconds": dict(seconds),
@@ -151,6 +161,34 @@ def assemble(
         **more,
     }
     return _plain(report)
+
+
+def across_reports(seed: int, after: Entry, others: Sequence[str | Path], groups: Sequence[str]) -> Entry | None:
+    """This run beside reports of the same evaluation with other seeds; None without any.
+
+    Raises InputError for a file that is no report of the same groups, or of a seed that is there already.
+    """
+    if not others:
+        return None
+    rows = [_seed_row(seed, after)]
+    for path in map(Path, others):
+        try:
+            found = json.loads(path.read_text())
+            row = _seed_row(found["seed"], found["after"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: no report of an evaluation ({error}); give report.json of other seeds"
+            ) from error
+        if list(found["groups"]) != list(groups) or row["seed"] in [other["seed"] for other in rows]:
+            raise InputError(f"{path}: of other groups, or of seed {row['seed']} again; give one report a seed")
+        rows.append(row)
+    last = groups[-1]
+    summary = across_seeds([row["proportion"][last] for row in rows], [row["standard_error"] for row in rows])
+    return {"values": rows, "mean": summary.mean, "between_sd": summary.between, "n": len(rows)}
+
+
+def _seed_row(seed: int, after: Entry) -> Entry:
+    return {"seed": seed, **{key: after[key] for key in ("n", "proportion", "gap", "verdict", "standard_error")}}
 
 
 def package_versions(*names: str) -> dict[str, str]:
@@ -224,6 +262,10 @@ def _plain(value: Any) -> Any:
     """The same value made of what JSON has: no numpy or torch scalars, no tuples, None for what is not finite."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Estimate):
+        return _plain({"value": value.value, "ci95": [value.low, value.high]})
+    if is_dataclass(value):
+        return _plain({field.name: getattr(value, field.name) for field in fields(value)})
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list | tuple):

@@ -39,10 +39,13 @@ class AttributeClassifier(nn.Module):
         return self(images).softmax(1)
 
     @torch.no_grad()
-    def predict(self, images: Tensor, subjects: Sequence[str] | None = None, batch_size: int = 64) -> Tensor:
+    def predict(
+        self, images: Tensor, subjects: Sequence[str] | None = None, batch_size: int = 64, first: int = 0
+    ) -> Tensor:
         """Probabilities (N, G) on the CPU of any number of images, in batches, in eval mode.
 
-        ``subjects`` (N,), whom the images show, changes nothing here; a judge of several members needs it.
+        ``subjects`` (N,), whom the images show, and the number of the ``first`` image change nothing here; a judge of
+        several members needs them.
         """
         self.eval()
         device = self.temperature.device

@@ -36,16 +36,23 @@ class CrossFittedJudge(nn.Module):
         parts = [member(images[number :: len(self.members)]) for number, member in enumerate(self.members)]
         return _merged(parts, self.assigned(len(images)))
 
-    def predict(self, images: Tensor, subjects: Sequence[str] | None = None, batch_size: int = 64) -> Tensor:
-        """Probabilities (N, G) on the CPU of generated images, or of images of ``subjects`` (N,)."""
-        assigned = self.assigned(len(images), subjects)
-        own = [images[assigned == number] for number in range(len(self.members))]
-        parts = [member.predict(part, batch_size=batch_size) for member, part in zip(self.members, own, strict=True)]
-        return _merged(parts, assigned)
+    def predict(
+        self, images: Tensor, subjects: Sequence[str] | None = None, batch_size: int = 64, first: int = 0
+    ) -> Tensor:
+        """Probabilities (N, G) on the CPU of generated images, or of images of ``subjects`` (N,).
 
-    def assigned(self, number: int, subjects: Sequence[str] | None = None) -> Tensor:
-        """The member that judges each of ``number`` images, (N,)."""
-        dealt = [index % len(self.members) for index in range(number)]
+        ``first``: the number of the first image, where these are a part of all that are judged.
+        """
+        assigned = self.assigned(len(images), subjects, first)
+        parts = []
+        for number, member in enumerate(self.members):
+            own = images[assigned == number]
+            parts.append(member.predict(own, batch_size=batch_size) if len(own) else torch.empty(0))
+        return _merged([part for part in parts if len(part)], assigned)
+
+    def assigned(self, number: int, subjects: Sequence[str] | None = None, first: int = 0) -> Tensor:
+        """The member that judges each of ``number`` images from the ``first`` on, (N,)."""
+        dealt = [index % len(self.members) for index in range(first, first + number)]
         if subjects is not None:
             dealt = [self.fold.get(subject, member) for subject, member in zip(subjects, dealt, strict=True)]
         return torch.tensor(dealt)

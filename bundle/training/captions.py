@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,3 +48,8 @@ def embed(clip: Clip, texts: Sequence[str], batch_size: int = 256) -> Tensor:
     """Contexts (P, L, C) of texts."""
     parts = [texts[i : i + batch_size] for i in range(0, len(texts), batch_size)]
     return torch.cat([clip.context(part) for part in parts])
+
+
+def embed_groups(clip: Clip, texts: Mapping[str, Sequence[str]]) -> dict[str, Tensor]:
+    """By group the contexts (P, L, C) of its texts."""
+    return {group: embed(clip, own) for group, own in texts.items()}

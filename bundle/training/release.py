@@ -119,6 +119,16 @@ def trained_on(folder: str, file: str) -> list[str]:
     return entries[file]
 
 
+def known_subjects(judge: str, guide: str | None) -> dict[str, list] | None:
+    """Whom judge and guide were trained on, from the files beside their weights; None unless that is known of both."""
+    found = {"judge": judge, **({} if guide is None else {"guide": guide})}
+    try:
+        seen = {name: trained_on(str(Path(file).parent), Path(file).name) for name, file in found.items()}
+    except InputError:
+        return None
+    return {"judge": [seen["judge"]], "guide": seen.get("guide", [])}
+
+
 def _divided(subjects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Which images (N,) calibrate, and which the figures come from: two halves of the subjects."""
     if len(np.unique(subjects)) < FEW_SUBJECTS:

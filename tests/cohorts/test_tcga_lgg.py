@@ -13,7 +13,7 @@ from bundle.attributes import Attribute
 from bundle.cohorts.record import require_disjoint
 from bundle.cohorts.tcga_lgg import read, scale_head, tcga_slices
 from bundle.errors import InputError
-from bundle.evaluating import require_unseen
+from bundle.evaluating.unseen import require_unseen
 from bundle.networks.classifier import AttributeClassifier
 from bundle.networks.cross_fitted import CrossFittedJudge
 

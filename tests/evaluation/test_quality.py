@@ -1,12 +1,16 @@
-"""KID and its jackknife against loops that do what the definition says."""
+"""KID and its jackknife against loops that do what the definition says, and against clean-fid."""
 
 import itertools
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
+from cleanfid.fid import kernel_distance
 
-from bundle.evaluation.quality import agreement, ambiguity, cosine_similarity, kid, kid_change
+from bundle.errors import InputError
+from bundle.evaluation.estimate import Estimate, difference
+from bundle.evaluation.quality import agreement, ambiguity, clip_score, cosine_similarity, kid, kid_change
 
 
 def naive_kid(x, y, x_subjects, y_subjects=None):
@@ -58,6 +62,15 @@ def test_one_image_per_subject_is_the_textbook_formula(features):
     assert kid(real, generated, np.arange(10)).value == pytest.approx(textbook_kid(real, generated))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_one_image_per_subject_is_what_clean_fid_prints(dtype):
+    """Its one random subset is here the whole of both sets."""
+    rng = np.random.default_rng(7)
+    real, generated = rng.normal(size=(150, 24)).astype(dtype), rng.normal(0.3, 1.1, size=(150, 24)).astype(dtype)
+    theirs = kernel_distance(real.astype(float), generated.astype(float), num_subsets=1, max_subset_size=150)
+    assert kid(real, generated, np.arange(150)).value == pytest.approx(theirs, abs=1e-6)
+
+
 def test_images_of_one_subject_do_not_raise_the_value():
     """300 subjects shown four times each, almost alike, from the generated images' own distribution."""
     rng = np.random.default_rng(6)
@@ -104,7 +117,7 @@ def test_no_change_has_no_error(features):
 def test_blocks_do_not_matter(features, monkeypatch):
     real, generated, _, subjects = features
     whole = kid(real, generated, subjects)
-    monkeypatch.setattr("bundle.evaluation.quality.BLOCK_ROWS", 3)
+    monkeypatch.setattr("bundle.evaluation.quality.TILE", 3)
     blocked = kid(real, generated, subjects)
     assert blocked.value == pytest.approx(whole.value)
     assert blocked.standard_error == pytest.approx(whole.standard_error)
@@ -133,6 +146,17 @@ def test_thousands_of_images_take_seconds():
     assert time.perf_counter() - start < 10
 
 
+def test_memory_does_not_grow_with_the_images():
+    """The kernel of 6,000 with 6,000 images has 288 MB, features of them in double precision 3; a tile has 8."""
+    rng = np.random.default_rng(0)
+    real, generated = rng.normal(size=(2, 6000, 64)).astype(np.float32)
+    tracemalloc.start()
+    kid(real, generated, np.arange(6000))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6
+
+
 def test_features_that_do_not_match(features):
     real, generated, _, subjects = features
     with pytest.raises(ValueError, match="same d"):
@@ -148,6 +172,49 @@ def test_features_that_do_not_match(features):
 def test_cosine_similarity_by_hand():
     # cos 45 degrees and cos 0: (.7071 + 1) / 2.
     assert cosine_similarity([[1, 0], [0, 2]], [[1, 1], [0, 5]]) == pytest.approx((np.sqrt(0.5) + 1) / 2)
+
+
+def test_clip_score_by_hand():
+    # Cosines .6, -.8 (cut to 0) and 1: scores 60, 0 and 100.
+    images, texts = np.array([[0.6, 0.8], [0, 1], [1, 0]]), np.array([[1, 0], [0.6, -0.8], [1, 0]])
+    scores = [60, 0, 100]
+    measured = clip_score(images, texts)
+    assert measured.value == pytest.approx(sum(scores) / 3)
+    assert measured.standard_error == pytest.approx(np.std(scores, ddof=1) / np.sqrt(3))
+    # 4.302653 is the .975 quantile of t with two degrees of freedom, by tables.
+    assert measured.high - measured.value == pytest.approx(4.302653 * measured.standard_error)
+
+
+def test_clip_score_against_a_loop():
+    rng = np.random.default_rng(8)
+    images, texts = rng.normal(size=(2, 50, 16))
+    scores = [max(a @ b / np.sqrt(a @ a) / np.sqrt(b @ b), 0) * 100 for a, b in zip(images, texts, strict=True)]
+    assert clip_score(images, texts).value == pytest.approx(np.mean(scores))
+
+
+def test_clip_score_of_one_image():
+    with pytest.raises(InputError, match="1 images; give two"):
+        clip_score([[1, 0]], [[1, 0]])
+
+
+def test_difference_adds_variances():
+    # 5 - 3 with errors .3 and .4: 2 with error .5 and half-width 1.96 x .5.
+    measured = difference(Estimate(5, 4, 6, 0.3), Estimate(3, 2, 4, 0.4))
+    assert measured.value == 2
+    assert measured.standard_error == pytest.approx(0.5)
+    assert (measured.low, measured.high) == pytest.approx((2 - 0.979982, 2 + 0.979982))
+
+
+def test_difference_of_two_groups_covers():
+    """KIDs of two groups of other distribution and size; the truth is the mean over repeats."""
+    rng = np.random.default_rng(9)
+    measured = []
+    for _ in range(200):
+        first = kid(rng.normal(size=(80, 8)), rng.normal(0.35, 1, size=(80, 8)), np.arange(80))
+        second = kid(rng.normal(size=(50, 8)), rng.normal(0.2, 1.3, size=(50, 8)), np.arange(50))
+        measured.append(difference(first, second))
+    truth = np.mean([estimate.value for estimate in measured])
+    assert 0.91 <= np.mean([estimate.low <= truth <= estimate.high for estimate in measured]) <= 0.99
 
 
 def test_ambiguity_counts_between_3_and_7_tenths():

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from bundle.errors import InputError
 from bundle.evaluation.estimate import Estimate
 from bundle.evaluation.faithfulness import lesion_faithfulness, reader_rates
 from bundle.evaluation.prevalence import adjusted_count, judge_rates, paired_difference
-from bundle.evaluation.report import assemble, judge_card, package_versions, share_row, side, write_json
+from bundle.evaluation.report import across_reports, assemble, judge_card, package_versions, share_row, side, write_json
 from bundle.evaluation.table import table
 
 SEXES = ("female", "male")
@@ -50,7 +51,7 @@ def one_side(rates, male, n=2048, **more):
         true_count=adjusted_count(calls, rates),
         kid={"clip": Estimate(0.0123, 0.01, 0.0146, 0.0012)},
         clip_similarity=torch.tensor(0.973),
-        faithfulness=lesion_faithfulness(np.arange(n) % 2, np.arange(n) % 2, calls, reader),
+        lesions=lesion_faithfulness(np.arange(n) % 2, np.arange(n) % 2, calls, reader),
         guidance=[share_row(calls[::16], rates, TARGET, scale=4)],
         **more,
     )
@@ -224,3 +225,30 @@ def test_three_groups():
     card = judge_card(rates, None)
     assert card["sensitivity"] is None
     assert card["recall"]["high"] == 1
+
+
+class TestAcrossReports:
+    def test_other_seeds_stand_beside_this_one(self, report, tmp_path):
+        other = {**report, "seed": 1, "after": report["before"]}
+        (tmp_path / "other.json").write_text(json.dumps(other))
+        seeds = across_reports(0, report["after"], [tmp_path / "other.json"], SEXES)
+        assert [row["seed"] for row in seeds["values"]] == [0, 1]
+        shares = [report[side]["proportion"]["male"] for side in ("after", "before")]
+        assert seeds["mean"].value == pytest.approx(sum(shares) / 2)
+
+    def test_alone_there_is_nothing_to_compare(self, report):
+        assert across_reports(0, report["after"], [], SEXES) is None
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ("{", "no report of an evaluation"),
+            ('{"seed": 1}', "no report of an evaluation"),
+            ("same", "of seed 0 again"),
+        ],
+    )
+    def test_what_is_no_other_report_is_refused(self, report, tmp_path, content, message):
+        path = tmp_path / "other.json"
+        path.write_text(json.dumps({**report, "seed": 0}) if content == "same" else content)
+        with pytest.raises(InputError, match=message):
+            across_reports(0, report["after"], [path], SEXES)
