@@ -67,6 +67,8 @@ def qualifying_runs(iterations: int) -> list[Run]:
     ]
 
 
+SHORT = {"scales": [], "num_stated": 0, "num_round_trip": 0}  # an evaluation of the main images alone
+
 # What is changed beside the default, and the options that change it.
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -86,7 +88,7 @@ def ablation_runs() -> list[Run]:
     for seed in SEEDS:
         for name, changed in VARIANTS.items():
             align = {"num_snapshots": 1, **changed.get("align", {})}
-            runs.append(Run(f"{name}_{seed}", seed, align, {"scales": []}, overlay=changed.get("overlay")))
+            runs.append(Run(f"{name}_{seed}", seed, align, SHORT, overlay=changed.get("overlay")))
     return runs
 
 

@@ -74,6 +74,12 @@ STAGES = (
         "train_classifier.yaml", {"role": "judge"}, ("autoencoder.pt",),
     ),
     Stage(
+        "second_judge", "second_judge.pt", "classifier of a third architecture, beside the judge",
+        "train_classifier.yaml",
+        {"role": "judge", "name": "second_judge", "network": "$@second_judge_def.to(@device)", "seed": 2},
+        ("autoencoder.pt",),
+    ),
+    Stage(
         "clip_neutral", NEUTRAL_CLIP, "image features that no loss uses, trained on captions that name no sex",
         "train_clip.yaml", {"clip_folder": "clip_neutral", "role": "judge", "wordings": ["neutral"], "seed": 1},
     ),

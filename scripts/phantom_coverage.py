@@ -1,5 +1,7 @@
 """How often the adjusted count's interval holds the true share of images whose group is known without a judge.
 
+    python -m scripts.phantom_coverage study    # after `make align`; writes its section of docs/results.md
+
 Where a real judge meets generated images, label shift is an assumption, not a fact. On the phantom the true group of a
 generated image can be read off its geometry, so sets of any true share can be made up, and the intervals and the
 warnings held against it.
@@ -8,16 +10,39 @@ warnings held against it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from monai.bundle import ConfigParser
 from numpy.typing import ArrayLike, NDArray
 
+from bundle.cohorts.slices import Slices
 from bundle.errors import InputError
-from bundle.evaluation.prevalence import AdjustedCount, adjusted_count, judge_rates, tipping_point, verdict
+from bundle.evaluation.label_shift import label_shift_test
+from bundle.evaluation.prevalence import (
+    AdjustedCount,
+    adjusted_count,
+    judge_rates,
+    tipping_point,
+    verdict,
+)
+from bundle.evaluation.readings import Instruments, Readings, read
+from bundle.evaluation.representation import REJECTED
+from bundle.generation import Draws, draw
+from bundle.images import ByteImages, Images
+from bundle.prompts import neutral_caption
+from scripts.jobs import markdown, read_json, replace_section, start, write_json
+from scripts.results import RESULTS, percent
 
 GROUPS = ("first", "second")
+SHARES = (0.2, 0.35, 0.5, 0.65, 0.8)
+STRENGTHS = (0.1, 0.25)
+MEANS = ("covered", "rejected", "tipped", "silent")
+JSON, PAGE = RESULTS / "phantom_coverage.json", Path("docs/results.md")
 Rows = NDArray[np.int64]
 
 
@@ -50,7 +75,7 @@ def coverage_on_images(
     calls: ArrayLike,
     truth: ArrayLike,
     validation: Mapping[str, ArrayLike],
-    validation_truth: ArrayLike,
+    validation_truth: ArrayLike | Mapping[str, ArrayLike],
     subjects: ArrayLike,
     shares: Sequence[float],
     subjects_each: int,
@@ -71,7 +96,7 @@ def coverage_on_images(
         calls: (N,) the judge's calls of generated images, 0 or 1.
         truth: (N,) the true groups of these images.
         validation: calls (M,) of the validation images by calibration, such as "plain", "decoded", "round trip".
-        validation_truth: (M,) their true groups.
+        validation_truth: (M,) their true groups, by calibration where a treatment may change what an image shows.
         subjects: (M,) the person whom each shows.
         shares: true shares of the second group.
         subjects_each: subjects of either group that the judge is measured on.
@@ -112,18 +137,20 @@ class Pools:
         calls: ArrayLike,
         truth: ArrayLike,
         validation: Mapping[str, ArrayLike],
-        validation_truth: ArrayLike,
+        validation_truth: ArrayLike | Mapping[str, ArrayLike],
         subjects: ArrayLike,
     ) -> None:
         self.calls, self.truth = np.asarray(calls), np.asarray(truth)
         self.validation = {name: np.asarray(own) for name, own in validation.items()}
-        self.validation_truth = np.asarray(validation_truth)
+        by_name = isinstance(validation_truth, Mapping)
+        self.shown = {n: np.asarray(validation_truth[n] if by_name else validation_truth) for n in self.validation}
         _, first, self.person = np.unique(np.asarray(subjects), return_index=True, return_inverse=True)
-        lengths = {len(own) for own in (*self.validation.values(), self.validation_truth)}
+        lengths = {len(own) for own in (*self.validation.values(), *self.shown.values())}
         if len(self.calls) != len(self.truth) or lengths != {len(self.person)}:
             raise ValueError("calls, truth, validation: lengths differ; give one call and one true group per image")
-        self.group = self.validation_truth[first]
-        if (self.group[self.person] != self.validation_truth).any():
+        truth = next(iter(self.shown.values()))
+        self.group = truth[first]
+        if (self.group[self.person] != truth).any():
             raise ValueError("subjects: one is in two groups; sets of known share need subjects of one group")
 
     def check(self, subjects_each: int) -> None:
@@ -149,8 +176,8 @@ class Pools:
 
     def counts(self, generated: Rows, measured: Rows) -> dict[str, AdjustedCount]:
         """Adjusted count of the set by calibration."""
-        known = self.validation_truth[measured], self.person[measured], GROUPS
-        rates = {name: judge_rates(own[measured], *known) for name, own in self.validation.items()}
+        known = self.person[measured], GROUPS
+        rates = {n: judge_rates(own[measured], self.shown[n][measured], *known) for n, own in self.validation.items()}
         return {name: adjusted_count(self.calls[generated], own) for name, own in rates.items()}
 
 
@@ -171,3 +198,144 @@ def _outcome(count: AdjustedCount, share: float, margin: float, shift: float, re
     bias = count.value[1] - share
     flags = (refuted, rejected, tipped, silent, said == "aligned", said == "not aligned")
     return np.array([covered, high - low, bias, *flags], dtype=float)
+
+
+def study(
+    images: int = 2048,
+    repeats: int = 500,
+    subjects_each: int = 100,
+    set_size: int = 1024,
+    output_dir: str = "outputs/align",
+) -> None:
+    """Make images with the base and the tuned denoiser of ``output_dir``, judge them, and count.
+
+    Args:
+        images: of each denoiser.
+        repeats: sets per share.
+        subjects_each: of either sex, on whom the judge is measured.
+        set_size: images of a set.
+        output_dir: of an alignment.
+    """
+    evaluation = _evaluation(output_dir)
+    people = _people(evaluation)
+    draws = draw(evaluation.seed, "evaluation", images, evaluation.captions.shares, evaluation.latent_shape)
+    rows = []
+    for name, denoiser in evaluation.denoisers.items():
+        made = _seen(evaluation, evaluation.maker.generated(denoiser, draws, name), name)
+        known = {**people.seen, **_renoised(evaluation, people, denoiser, name)}
+        found = _covered(made, known, people, (repeats, subjects_each, set_size), evaluation.margin)
+        rows += [{"images": name, **asdict(row)} for row in found]
+    design = {"images": images, "repeats": repeats, "subjects_each": subjects_each, "set_size": set_size}
+    write_json({**design, "rows": rows}, JSON)
+    table()
+
+
+def table() -> None:
+    """Write the section of docs/results.md again."""
+    replace_section(PAGE, "phantom_coverage", section(read_json(JSON)))
+
+
+def section(results: Mapping[str, Any]) -> str:
+    """By denoiser and calibration: coverage over the shares, and how often a warning stood beside a miss."""
+    rows = []
+    for key in dict.fromkeys((row["images"], row["calibration"]) for row in results["rows"]):
+        own = [row for row in results["rows"] if (row["images"], row["calibration"]) == key]
+        worst = min(own, key=lambda row: row["covered"])
+        mean = {
+            name: float(np.mean([row[name] for row in own])) for name in ("covered", "rejected", "tipped", "silent")
+        }
+        lowest = f"{percent(worst['covered'])} at {percent(worst['share'])}"
+        bias = f"{100 * max((row['bias'] for row in own), key=abs):+.1f} points"
+        rows.append((*key, percent(mean["covered"]), lowest, bias, *(percent(mean[n]) for n in list(mean)[1:])))
+    header = (
+        "images",
+        "judge measured on",
+        "coverage",
+        "lowest",
+        "largest bias",
+        "test rejects",
+        "tips",
+        "silent misses",
+    )
+    low = [row for row in results["rows"] if row["covered"] < 0.9]
+    silent = max((row["silent"] for row in low), default=0.0)
+    told = (
+        f"Of {len(results['rows'])} cells {len(low)} cover less than 90 %; there, at most {percent(silent)} of the sets"
+        " miss without a warning of the test or the tipping point."
+    )
+    return f"{markdown(header, rows)}\n\n{told}"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """People's ``slices``, one each, what was ``seen`` of them as they are and through the autoencoder, and the
+    ``threshold`` of the trait, midway between the means of women and men."""
+
+    slices: Slices
+    seen: Mapping[str, Readings]
+    threshold: float
+
+
+def _evaluation(output_dir: str) -> Any:
+    parser = ConfigParser()
+    parser.read_config("configs/evaluate.yaml")
+    parser.update({"output_dir": output_dir})
+    return parser.get_parsed_content("evaluation")
+
+
+def _people(evaluation: Any) -> Judged:
+    """One slice of every validation subject whose caption is a prompt."""
+    texts = set(evaluation.captions.texts)
+    slices = evaluation.validation.where(lambda row: neutral_caption(row) in texts).per_subject(1)
+    decoded = _seen(evaluation, evaluation.maker.decoded(slices, "slices"), "decoded")
+    sex, trait = evaluation.attribute.indices(slices.rows), decoded.read["trait"]
+    plain = _seen(evaluation, ByteImages(slices.images), "plain")
+    threshold = float(np.mean([trait[sex == group].mean() for group in (0, 1)]))
+    return Judged(slices, {"decoded": decoded, "plain": plain}, threshold)
+
+
+def _seen(evaluation: Any, images: Images, label: str) -> Readings:
+    return read(images, Instruments({"judge": evaluation.judge}, {}, {"trait": evaluation.readers.trait}), label=label)
+
+
+def _renoised(evaluation: Any, people: Judged, denoiser: Any, name: str) -> dict[str, Readings]:
+    slices = people.slices
+    noise = draw(evaluation.seed, "round trip", len(slices), evaluation.captions.shares, evaluation.latent_shape).noise
+    draws = Draws(torch.from_numpy(evaluation._described(slices)), noise)
+    found = {}
+    for strength in STRENGTHS:
+        images = evaluation.maker.renoised(denoiser, slices, draws, strength, name)
+        found[f"noised by {strength:g}"] = _seen(evaluation, images, f"noised by {strength:g}")
+    return found
+
+
+def _covered(
+    made: Readings, known: Mapping[str, Readings], people: Judged, design: tuple[int, int, int], margin: float
+) -> list[ImageCoverage]:
+    repeats, subjects_each, set_size = design
+    shown = {name: (own.read["trait"] > people.threshold).astype(int) for name, own in known.items()}
+    judged, subjects = made.probabilities["judge"], np.array(people.slices.subjects())
+
+    def rejects(name: str, generated: Rows, measured: Rows) -> bool:
+        scores = known[name].probabilities["judge"][measured]
+        test = label_shift_test(judged[generated], scores, shown[name][measured], subjects[measured])
+        return test.p_value < REJECTED
+
+    return coverage_on_images(
+        judged.argmax(1),
+        (made.read["trait"] > people.threshold).astype(int),
+        {name: own.calls() for name, own in known.items()},
+        shown,
+        subjects,
+        SHARES,
+        subjects_each,
+        set_size,
+        repeats,
+        0,
+        margin,
+        rejects,
+    )
+
+
+if __name__ == "__main__":
+    start({"study": study, "table": table})

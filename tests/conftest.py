@@ -67,12 +67,12 @@ def random_models(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
     parser = ConfigParser(ConfigParser.load_config_file(ROOT / "configs" / "common.yaml"))
-    for name in ("autoencoder", "denoiser", "guide", "judge"):
+    for name in ("autoencoder", "denoiser", "guide", "judge", "second_judge"):
         save_weights(parser.get_parsed_content(f"{name}_def"), folder / f"{name}.pt")
     for name in ("clip", "clip_neutral"):
         (folder / name).mkdir()
         shutil.copy(ROOT / "models" / name / "open_clip_config.json", folder / name)
         clip = Clip(f"local-dir:{folder / name}", trainable=True)
         save_file(clip.model.state_dict(), folder / name / "open_clip_model.safetensors")
-    (folder / "subjects.json").write_text('{"guide.pt": ["g"], "judge.pt": ["j"]}')
+    (folder / "subjects.json").write_text('{"guide.pt": ["g"], "judge.pt": ["j"], "second_judge.pt": ["j"]}')
     return folder

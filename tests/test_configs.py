@@ -74,7 +74,7 @@ def test_every_target_exists_and_takes_these_arguments(name):
         inspect.signature(found).bind_partial(**arguments)
 
 
-@pytest.mark.parametrize("name", [*JOBS, *OVERLAYS])
+@pytest.mark.parametrize("name", [*JOBS, *OVERLAYS, "evaluate_images.yaml"])
 def test_every_reference_leads_somewhere(name):
     parser = parsed(*stack(name))
     texts = [node for node in nodes(parser.get()) if isinstance(node, str)]
@@ -151,7 +151,7 @@ def test_the_evaluation_is_built(workflow, random_models):
     made = workflow("evaluate.yaml", "infer", tuned=str(random_models / "denoiser.pt"))
     evaluation = made.parser.get_parsed_content("evaluation")
     assert list(evaluation.spaces) == ["clip", "clip_neutral"]
-    assert set(evaluation.trained_on) == {"guide", "judge"}
+    assert set(evaluation.trained_on) == {"guide", "judge", "second_judge"}
     kinds = Counter((row["modality"], row["level"]) for row in evaluation.validation.rows)
     assert list(kinds.values()) == [8] * 6  # two slices of each of 24 subjects, every kind as often
     anchored = made.parser.get_parsed_content("load_cohort")("target").halves()[0].subjects()

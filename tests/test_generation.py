@@ -82,6 +82,32 @@ class TestSampler:
         assert not torch.equal(sampler.images(denoiser, draws), other.images(denoiser, draws))
 
 
+class TestRenoised:
+    @pytest.mark.parametrize(("strength", "steps"), [(0.01, 1), (0.4, 2), (1.0, 5)])
+    def test_a_denoiser_that_knows_the_noise_gives_the_latents_back(self, sampler, strength, steps):
+        """With eps exactly known x_0 = (x_i - s_i eps) / a_i, whatever the step."""
+        draws = draw(0, "round trip", 3, SHARES, LATENT)
+        latents = draw(1, "latents", 3, SHARES, LATENT).noise
+        timesteps = []
+
+        class Knowing(torch.nn.Module):
+            def forward(self, x, timesteps, context):
+                seen.append(int(timesteps[0]))
+                return torch.cat([draws.noise, draws.noise])
+
+        seen = timesteps
+        knowing = replace(sampler, schedule=replace(sampler.schedule, prediction="epsilon"))
+        images = knowing.renoised(Knowing(), latents, draws, strength)
+        assert torch.allclose(images, latents.mean(1, True).clamp(0, 1), atol=1e-4)
+        assert seen == sampler.schedule.timesteps[-steps:].tolist()
+
+    def test_the_whole_chain_hardly_remembers_what_it_began_with(self, sampler, denoiser):
+        draws = draw(0, "round trip", 2, SHARES, LATENT)
+        latents = draw(1, "latents", 2, SHARES, LATENT).noise
+        near, far = (sampler.renoised(denoiser, scale * latents, draws, 0.2) for scale in (1, 1.5))
+        assert not torch.allclose(near, far, atol=1e-3)
+
+
 def test_a_batch_tells_how_long_more_will_take(sampler, denoiser, monkeypatch, caplog):
     clock = iter([10.0, 13.0])
     monkeypatch.setattr(generation.time, "monotonic", lambda: next(clock))

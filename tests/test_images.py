@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bundle.errors import InputError
-from bundle.images import Some, StoredImages, write_images
+from bundle.images import ByteImages, Some, StoredImages, write_images
 
 
 @pytest.fixture
@@ -21,6 +21,13 @@ def test_what_is_written_is_read_back(tmp_path, pixels):
     assert torch.equal(images[torch.tensor([4, 0, 4])], pixels[[4, 0, 4]])
     assert torch.equal(StoredImages(tmp_path / "deep" / "images.npy")[[2]], pixels[[2]])
     assert images[:1].dtype == torch.float32
+
+
+def test_bytes_in_memory(pixels):
+    images = ByteImages((pixels * 255).round().to(torch.uint8))
+    assert len(images) == 5
+    assert torch.equal(images[np.array([3, 1])], pixels[[3, 1]])
+    assert torch.equal(images[2:], pixels[2:])
 
 
 def test_values_are_cut_and_rounded_to_bytes(tmp_path):

@@ -8,7 +8,7 @@ import time
 import pytest
 from mlflow import MlflowClient
 
-WEIGHTS = ["autoencoder.pt", "denoiser.pt", "guide.pt", "judge.pt"]
+WEIGHTS = ["autoencoder.pt", "denoiser.pt", "guide.pt", "judge.pt", "second_judge.pt"]
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +43,7 @@ def job(root, command):
 
 
 ALIGN = {"iterations": 2, "num_snapshots": 2, "batch_size": 4, "anchor_batch_size": 4, "pool_size": 8}
-EVALUATE = {"num_images": 16, "num_others": 8, "num_real": 60}
+EVALUATE = {"num_images": 16, "num_others": 8, "num_real": 60, "num_stated": 8, "num_round_trip": 8, "scales": [4.0]}
 
 
 def test_align_and_evaluate(job, models, tmp_path):
@@ -52,18 +52,20 @@ def test_align_and_evaluate(job, models, tmp_path):
     assert {path.name for path in out.iterdir()} >= {"model.pt", "checkpoint.pt", "snapshots"}
     printed = job("evaluating", "evaluate.yaml", output_dir=out, models_dir=models, **EVALUATE)
     assert "guide and judge agree" in printed
-    assert printed.rstrip().endswith("samples.png")
+    assert printed.rstrip().endswith("report.html")
     report = json.loads((out / "report.json").read_text())
     assert report["before"]["n"] == report["after"]["n"] == 16
     assert [(row["iteration"], row["n"]) for row in report["trajectory"]] == [(1, 8), (2, 8)]
     assert (out / "samples.png").read_bytes().startswith(b"\x89PNG")
+    assert {"report.html", "report.csv", "report.txt", "checklist.md"} <= {path.name for path in out.iterdir()}
+    assert report["after"]["quality"] == {}  # of so few people nothing is said
 
 
 @pytest.mark.slow
 def test_plain_fine_tuning_on_the_target(job, models, tmp_path):
     out = tmp_path / "plain"
     job("run", "align.yaml", "plain.yaml", output_dir=out, models_dir=models, **ALIGN)
-    job("run", "evaluate.yaml", output_dir=out, models_dir=models, scales=[], **EVALUATE)
+    job("run", "evaluate.yaml", output_dir=out, models_dir=models, **{**EVALUATE, "scales": []})
     report = json.loads((out / "report.json").read_text())
     assert report["weights"]["before"] != report["weights"]["after"]
     assert report["after"]["guidance"] == []
@@ -113,10 +115,10 @@ def test_the_whole_chain_from_nothing_and_a_second_time(root, job, small_cohort,
     manifest = (models / "manifest.json").read_text()
     second = subprocess.run([*made_by, "--check"], cwd=root, capture_output=True, text=True, timeout=300)
     assert second.returncode == 0, second.stderr[-3000:]
-    assert second.stdout.count("complete") == 6
+    assert second.stdout.count("complete") == 7
     assert (models / "manifest.json").read_text() == manifest
     third = subprocess.run([*made_by, "--fresh"], cwd=root, capture_output=True, text=True, timeout=1800)
-    assert third.stdout.count("bit-equal") == 6, third.stdout[-3000:] + third.stderr[-3000:]
+    assert third.stdout.count("bit-equal") == 7, third.stdout[-3000:] + third.stderr[-3000:]
     job("training", "align.yaml", output_dir=tmp_path / "align", models_dir=models, **ALIGN)
     job("evaluating", "evaluate.yaml", output_dir=tmp_path / "align", models_dir=models, **EVALUATE)
     assert (tmp_path / "align" / "report.json").is_file()

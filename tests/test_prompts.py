@@ -6,16 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bundle.attributes import Attribute
 from bundle.errors import InputError
 from bundle.prompts import (
     GRADE,
     MODALITY,
+    caption_facts,
     caption_frequencies,
     caption_strata,
     detailed_caption,
     detailed_stated_caption,
     neutral_caption,
     stated_caption,
+    stated_prompts,
 )
 
 PERSON = {"sex": "male", "age": 43}
@@ -148,3 +151,30 @@ class TestStrata:
 
     def test_without_a_column(self):
         assert caption_strata([ROW], [self.SICK, self.HEALTHY], None) == ["all", "all"]
+
+
+class TestFacts:
+    def test_what_all_rows_of_a_caption_share_is_asked_for(self):
+        rows = [ROW, {**ROW, "lesion": False}]
+        captions = [neutral_caption(row) for row in rows]
+        found = caption_facts(rows, captions, ["level", "lesion", "age", "nothing"])
+        assert found == {"level": [ROW["level"]] * 2, "lesion": ["True", "False"], "age": [str(ROW["age"])] * 2}
+
+    def test_where_rows_differ_nothing_is(self):
+        rows = [{**ROW, "lesion": False, "side": None, "grade": grade} for grade in ("HGG", "LGG")]
+        assert caption_facts(rows, [neutral_caption(rows[0])], ["grade", "side"]) == {}
+
+
+class TestStatedPrompts:
+    SEX = Attribute("sex", ["female", "male"])
+
+    def test_the_commonest_statement_of_the_caption_is_taken(self):
+        rows = [{**ROW, "sex": "male", "age": age} for age in (50, 61, 61)]
+        found = stated_prompts(rows, [neutral_caption(ROW)], self.SEX)
+        assert found["male"] == [stated_caption(rows[1])]
+
+    def test_without_such_a_row_the_group_is_named(self):
+        found = stated_prompts([{**ROW, "sex": "male"}], [neutral_caption(ROW)], self.SEX)
+        assert found["female"] == [f"{neutral_caption(ROW)}, woman"]
+        age = Attribute("age_band", ["under 60", "60 and over"])
+        assert stated_prompts([ROW], ["x"], age)["under 60"] == ["x, under 60"]

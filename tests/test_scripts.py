@@ -102,7 +102,7 @@ def test_a_changed_or_missing_file_is_made_again_with_all_that_depends_on_it(cha
         mark | {"sha256": manifest["autoencoder.pt"]["sha256"]}, models.parent / "work/autoencoder/stage.json"
     )
     run()
-    assert ran == ["diffusion", "guide", "judge"]
+    assert ran == ["diffusion", "guide", "judge", "second_judge"]
 
 
 def test_a_stage_that_was_killed_goes_on_from_its_checkpoint(chain, tmp_path):

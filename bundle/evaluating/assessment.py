@@ -11,44 +11,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.attributes import Attribute
-from bundle.errors import InputError
+from bundle.evaluating.copies import copies
+from bundle.evaluating.probes import SECOND, Fact
 from bundle.evaluation import report
 from bundle.evaluation.bands import simultaneous_confidence
-from bundle.evaluation.facts import FactShare, asked_index, fact_share
 from bundle.evaluation.faithfulness import lesion_faithfulness
-from bundle.evaluation.likeness import Texts, agreement_with_text, common_sizes, compared, diversity, halves, likeness
-from bundle.evaluation.memorisation import GroupRows, Memorised, Pair, memorisation_by_group
-from bundle.evaluation.prevalence import AdjustedCount, JudgeRates, adjusted_count, judge_rates, paired_difference
-from bundle.evaluation.probe import Probe, fit_probe
-from bundle.evaluation.quality import agreement, ambiguity, cosine_similarity, kid, kid_change
+from bundle.evaluation.likeness import (
+    MOST_PAIRS,
+    Texts,
+    agreement_with_text,
+    common_sizes,
+    compared,
+    diversity,
+    halves,
+    likeness,
+)
+from bundle.evaluation.prevalence import AdjustedCount, JudgeRates, adjusted_count, paired_difference
+from bundle.evaluation.probe import Probe
+from bundle.evaluation.quality import cosine_similarity, kid, kid_change
 from bundle.evaluation.readings import Readings
 from bundle.evaluation.representation import (
     People,
     by_prompt,
     classifier_card,
-    histogram,
+    in_proportion,
     judge_details,
     obedience,
     representation,
 )
 
 Entry = dict[str, Any]
-NUM_CLOSEST = 10
-QUANTILE = 0.01  # of the hold-out's distances to training images
-FEW_SUBJECTS = 20  # of a value, to learn to read it
-SECOND = "second"
 PACKAGES = ("torch", "monai", "open_clip_torch", "pytorch-ignite", "mlflow", "numpy", "scipy", "scikit-learn")
-
-
-@dataclass(frozen=True)
-class Fact:
-    """Something that prompts ask for: its ``values``, the probe that reads it and how that errs, and what each of P
-    prompts ``asked`` for, -1 where nothing."""
-
-    values: tuple[str, ...]
-    probe: Probe
-    rates: JudgeRates
-    asked: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -89,9 +82,10 @@ class Side:
 class Assessment:
     """What all sets of images are measured against.
 
-    ``people`` show the judge's errors; ``real`` is the target cohort, with the prompts that describe its images where
-    they are among the prompts (-1 elsewhere), ``training`` what the generator learned from;
-    ``second`` is the second judge, a probe on the features of ``own_space``, as facts and memorisation are.
+    ``people`` show the judge's errors, ``plain`` are their images without the autoencoder. ``real`` is the target
+    cohort, of which only features are needed, with the prompts that describe its images where they are among the
+    prompts (-1 elsewhere); ``training`` what the generator learned from. ``probe`` is the second judge where no network
+    is; like facts and memorisation it goes by the features of ``own_space``.
     """
 
     attribute: Attribute
@@ -99,13 +93,14 @@ class Assessment:
     targets: Mapping[str, NDArray[np.float64]]
     people: People
     real: Readings
+    plain: People | None = None
     real_prompt: NDArray[np.int64] | None = None
     margin: float = 0.05
     prompts: Prompts | None = None
     facts: Mapping[str, Fact] = field(default_factory=dict)
     geometry: Geometry | None = None
     training: Readings | None = None
-    second: Probe | None = None
+    probe: Probe | None = None
     own_space: str = "clip"
     similarity_space: str | None = None
 
@@ -116,9 +111,15 @@ class Assessment:
     def report(
         self, sides: Mapping[str, Side], seed: int, started: float, others: Sequence[str] = (), **more: Any
     ) -> Entry:
-        """The whole report of the sides, "after" and perhaps "before"; ``others`` are reports of other seeds, and
-        ``more`` goes in as it is. ``started``: when the evaluation did, by the monotonic clock."""
-        entries = self._sides(sides)
+        """The whole report of the sides, "after" and perhaps "before", the reference, all compared at the same n.
+
+        ``started``: when the evaluation did, by the monotonic clock. ``others`` are reports of other seeds; ``more``
+        goes in as it is.
+        """
+        called = {name: self._called(side.made) for name, side in sides.items()}
+        sizes = common_sizes(list(called.values()), self.real, len(self.attribute.groups))
+        reference = next(iter(called.values()))
+        entries = {name: self._side(side, called[name], reference, sizes) for name, side in sides.items()}
         change, kid_changes = self._change(sides) if "before" in sides else (None, {})
         seconds = {**more.pop("seconds", {}), "evaluate": time.monotonic() - started}
         return report.assemble(
@@ -127,9 +128,9 @@ class Assessment:
             target=self.target,
             prompts=[] if self.prompts is None else self.prompts.texts,
             judge=self._judge_entry(sides),
-            second_judge=self._card(SECOND, f"linear probe on {self.own_space}"),
+            second_judge=self._card(SECOND, "network" if self.probe is None else f"linear probe on {self.own_space}"),
             guide=self._card("guide", "guide"),
-            real=self._real_entry(),
+            real=self._real_entry(sizes),
             before=entries.get("before"),
             after=entries["after"],
             change=change,
@@ -140,20 +141,14 @@ class Assessment:
             margin=self.margin,
             strata=self._strata(sides),
             seed=seed,
+            how={"notes": _notes(*sizes)},
             **more,
         )
 
-    def _sides(self, sides: Mapping[str, Side]) -> dict[str, Entry]:
-        """Entries of the sets of images, all compared with real ones at the same n; the first is the reference."""
-        called = {name: self._called(side.made) for name, side in sides.items()}
-        sizes = common_sizes(list(called.values()), self.real, len(self.attribute.groups))
-        reference = next(iter(called.values()))
-        return {name: self._side(side, called[name], reference, sizes) for name, side in sides.items()}
-
     def _called(self, made: Readings) -> Readings:
         """With the second judge's word, and the groups that the judge calls."""
-        if self.second is not None:
-            word = {SECOND: self.second.predict(made.features[self.own_space])}
+        if self.probe is not None:
+            word = {SECOND: self.probe.predict(made.features[self.own_space])}
             made = replace(made, probabilities={**made.probabilities, **word})
         return made.of_groups(made.calls())
 
@@ -166,7 +161,7 @@ class Assessment:
             "clip_score": self._text_agreement(made, side.prompt),
             "prompt_rows": self._prompt_rows(side),
             "obedience": obedience(side.stated, self.people) if side.stated else None,
-            "memorisation": self._memorised(made),
+            "memorisation": self._copies(made),
         }
         return report.side(
             made.probabilities["judge"],
@@ -183,11 +178,11 @@ class Assessment:
             **sections,
         )
 
-    def _real_entry(self) -> Entry:
+    def _real_entry(self, sizes: tuple[int, int]) -> Entry:
         """The same figures of real images; distances are those between two halves of their subjects."""
-        parts, groups = halves(self.real), range(len(self.attribute.groups))
+        parts = halves(self.real)
         first, second = parts.first, parts.second
-        overall, each = common_sizes([], self.real, len(groups))
+        overall, each = sizes
         by_group = {
             name: {
                 "n": int((self.real.groups == g).sum()),
@@ -197,35 +192,27 @@ class Assessment:
             for g, name in enumerate(self.attribute.groups)
             if each
         }
-        judged, features = self.real.probabilities, self.real.features
+        features = self.real.features
+        described = self.real_prompt is not None and (self.real_prompt >= 0).any()
+        text = self.real_prompt >= 0 if described else None
         return {
             "n": len(self.real),
-            "ambiguity": ambiguity(judged["judge"]),
-            "agreement": agreement(self.real.calls(), self.real.calls("guide")) if "guide" in judged else None,
+            "judged": len(self.people.readings),
+            **in_proportion(self.people, self.target),
             "kid": {s: kid(first.features[s], second.features[s], first.subjects, second.subjects) for s in features},
-            "scores": histogram(judged["judge"][:, -1]),
             "quality": compared(first, second, overall),
             "diversity": diversity(self.real),
             "by_group": {"membership": "known", "n_each": each, "groups": by_group} if each else None,
-            **self._real_texts(),
-        }
-
-    def _real_texts(self) -> Entry:
-        """What is measured of generated images and their prompts, on real ones and the prompts that describe them."""
-        if self.real_prompt is None or not (self.real_prompt >= 0).any():
-            return {}
-        described = self.real_prompt >= 0
-        real, prompt = self.real[described], self.real_prompt[described]
-        return {
-            "clip_score": self._text_agreement(real, prompt),
-            "faithfulness": {"facts": self._facts(prompt, real)},
+            "clip_score": self._text_agreement(self.real[text], self.real_prompt[text]) if described else None,
         }
 
     def _judge_entry(self, sides: Mapping[str, Side]) -> Entry:
         """The judge's card with its confusion and what round trips through the generators do to it."""
         card = classifier_card("judge", self.people)
         variants = [variant for side in sides.values() for variant in side.variants]
-        return {**card, **report.judge_card(self.rates, card["auc"]), **judge_details(self.people, variants)}
+        variants = variants if self.plain is None else [self.plain, *variants]
+        rates = report.judge_card(self.rates, card["auc"])
+        return {**card, **rates, **judge_details(self.people, variants)}
 
     def _card(self, classifier: str, name: str) -> Entry | None:
         known = classifier in self.people.readings.probabilities
@@ -270,21 +257,11 @@ class Assessment:
         return lesion_faithfulness(side.made.read["lesion"], prompted, side.made.calls(), self.geometry.lesion)
 
     def _facts(self, prompt: NDArray | None, made: Readings) -> Entry:
-        """Share of images that show what was asked, by fact, and by the group that the judge calls."""
         if prompt is None:
             return {}
-        found = {}
-        for name, fact in self.facts.items():
-            called = fact.probe.predict(made.features[self.own_space]).argmax(1)
-            asked = fact.asked[prompt]
-            shares = {
-                group: fact_share(called[made.groups == g], asked[made.groups == g], fact.rates)
-                for g, group in enumerate(self.attribute.groups)
-            }
-            whole = fact_share(called, asked, fact.rates)
-            if whole is not None:
-                found[name] = _fact_entry(whole, shares, fact.rates)
-        return found
+        features, groups = made.features[self.own_space], (made.groups, self.attribute.groups)
+        found = {name: fact.shares(features, prompt, *groups) for name, fact in self.facts.items()}
+        return {name: entry for name, entry in found.items() if entry is not None}
 
     def _guidance(self, scales: Mapping[float, Readings]) -> list[Entry]:
         """Share and KID at each guidance scale; the bands cover all scales at once."""
@@ -300,6 +277,11 @@ class Assessment:
             rows.append({**self.share_row(made, scale=scale), "ci_simultaneous": named, "kid": near, "space": space})
         return rows
 
+    def _copies(self, made: Readings) -> Entry | None:
+        if self.training is None:
+            return None
+        return copies(made, self.training, self.people.readings, self.attribute.groups, self.own_space)
+
     def _text_agreement(self, made: Readings, prompt: NDArray | None) -> Entry | None:
         known = prompt is not None and self.prompts is not None and self.prompts.features is not None
         return agreement_with_text(made, prompt, self.prompts.features) if known else None
@@ -308,91 +290,12 @@ class Assessment:
         known = side.prompt is not None and self.prompts is not None
         return by_prompt(side.made, side.prompt, self.prompts.texts, self.people) if known else []
 
-    def _memorised(self, made: Readings) -> Entry | None:
-        """Excess of near copies of training images, group by group, the judge saying whose an image is."""
-        if self.training is None:
-            return None
-        held, seen, space = self.people.readings, self.training, self.own_space
-        rows = {
-            group: GroupRows(*(np.flatnonzero(part.groups == g) for part in (seen, held, made)))
-            for g, group in enumerate(self.attribute.groups)
-        }
-        rows = {group: own for group, own in rows.items() if len(own.generated) and len(own.training)}
-        features = (part.features[space] for part in (seen, held))
-        try:
-            found = memorisation_by_group(*features, held.subjects, made.features[space], rows, QUANTILE)
-        except InputError as error:  # found after everything else was measured: say so, and go on
-            return {"space": space, "quantile": QUANTILE, "groups": {}, "pairs": [], "reason": str(error)}
-        found = {group: measured for group, measured in found.items() if measured is not None}
-        pairs = sorted((_pair_entry(pair, group, seen) for group, m in found.items() for pair in m.closest), key=_ratio)
-        return {
-            "space": space,
-            "quantile": QUANTILE,
-            "groups": {group: _memory_entry(measured) for group, measured in found.items()},
-            "pairs": pairs[:NUM_CLOSEST],
-        }
 
-
-def _memory_entry(measured: Memorised) -> Entry:
-    return {
-        "n": measured.n,
-        "training": measured.training,
-        "holdout": measured.holdout,
-        "share": measured.share,
-        "excess": measured.excess,
-        "flagged": measured.flagged,
-        "threshold": measured.threshold,
-    }
-
-
-def _pair_entry(pair: Pair, group: str, training: Readings) -> Entry:
-    return {
-        "generated": pair.generated,
-        "training": pair.training,
-        "training_subject": str(training.subjects[pair.training]),
-        "group": group,
-        "distance": pair.distance,
-        "threshold": pair.distance / pair.ratio,
-    }
-
-
-def _ratio(pair: Entry) -> float:
-    return pair["distance"] / pair["threshold"]
-
-
-def _fact_entry(whole: FactShare, by_group: Mapping[str, FactShare | None], rates: JudgeRates) -> Entry:
-    values = len(rates.groups)
-    return {
-        "n": whole.n,
-        "share": whole.share,
-        "read": whole.read,
-        # recall above chance, 0 for a reader that guesses and 1 for one that never errs; of two values Youden's index
-        "judge_j": float((np.diag(rates.matrix).mean() - 1 / values) / (1 - 1 / values)),
-        "by_value": {v: {"n": n, "value": e.value, "ci95": [e.low, e.high]} for v, (n, e) in whole.by_value.items()},
-        "by_group": {group: share.share for group, share in by_group.items() if share is not None},
-    }
-
-
-def with_second_judge(people: People, space: str) -> tuple[People, Probe]:
-    """Add a judge of another family, a linear probe on image features, cross-fitted on the people themselves."""
-    known = people.readings
-    probe = fit_probe(known.features[space], known.groups, known.subjects)
-    own = replace(known, probabilities={**known.probabilities, SECOND: probe.own})
-    return replace(people, readings=own), probe
-
-
-def learn_fact(
-    values_of: Sequence[str | None], readings: Readings, space: str, asked: Sequence[str | None]
-) -> Fact | None:
-    """A reader of what ``values_of`` (M,) says of people's images; None where no two values have enough subjects."""
-    values = np.array([None if v is None else str(v) for v in values_of], dtype=object)
-    seen = {v: len(set(readings.subjects[values == v])) for v in {v for v in values if v is not None}}
-    names = tuple(sorted(v for v, subjects in seen.items() if subjects >= FEW_SUBJECTS))
-    labels = asked_index(values.tolist(), names)
-    if len(names) < 2 or not any(v in names for v in asked):
-        return None
-    known = labels >= 0
-    subjects, features = readings.subjects[known], readings.features[space][known]
-    probe = fit_probe(features, labels[known], subjects)
-    rates = judge_rates(probe.own.argmax(1), labels[known], subjects, names)
-    return Fact(names, probe, rates, asked_index(asked, names))
+def _notes(overall: int, each: int) -> list[str]:
+    """What a reader must know of how the figures were made."""
+    drawn = f"{overall} images of every set" + (f", and {each} of every group of it" if each else "")
+    return [
+        f"Quality compares {drawn}, drawn once; KID in the first table and its change use all images.",
+        f"MS-SSIM is the mean over at most {MOST_PAIRS} disjoint pairs, not over all pairs.",
+        "Images were read in batches and not kept; kernels and distances were summed in blocks.",
+    ]

@@ -15,13 +15,16 @@ from bundle.attributes import Attribute
 from bundle.cohorts.slices import Slices
 from bundle.cohorts.tables import read_table
 from bundle.errors import InputError
-from bundle.evaluating.assessment import Assessment, Prompts, Side, with_second_judge
+from bundle.evaluating.assessment import Assessment, Prompts, Side
 from bundle.evaluating.pictures import read_pictures, require_same_names
-from bundle.evaluating.unseen import Judge, require_another, require_unseen
+from bundle.evaluating.probes import with_second_judge
+from bundle.evaluating.unseen import Judge, require_another, require_holdout, require_unseen
 from bundle.evaluating.writing import write
 from bundle.evaluation.likeness import Texts
 from bundle.evaluation.readings import Instruments, Readings, read
 from bundle.evaluation.representation import People
+from bundle.images import ByteImages
+from bundle.weights import digest
 
 
 @dataclass
@@ -40,6 +43,7 @@ class FolderEvaluation:
         trained_on: as in the evaluation of a generator; None where it is not known, which the report then says.
         spaces: name -> image features; ``own_space`` serves the second judge, the prompts and memorisation.
         text_features: texts to unit features (P, d) of the own space.
+        show_closest: whether the page shows training images beside the generated ones that are nearest to them.
         other_reports: report.json of runs with other seeds.
     """
 
@@ -62,6 +66,7 @@ class FolderEvaluation:
     trained_on: Mapping[str, Sequence] | None = None
     text_features: Callable[[Sequence[str]], Tensor] | None = None
     margin: float = 0.05
+    show_closest: bool = False
     other_reports: Sequence[str] = field(default_factory=list)
 
     def run(self) -> dict:
@@ -84,9 +89,10 @@ class FolderEvaluation:
             started,
             others=self.other_reports,
             folders=folders,
+            weights={"judge": digest(self.judge)},
             judge_training_known=self.trained_on is not None,
         )
-        training = None if self.training is None else self.training.pixels()
+        training = ByteImages(self.training.images) if self.training and self.show_closest else None
         write(made, self.output_dir, sides, texts, training)
         return made
 
@@ -95,6 +101,8 @@ class FolderEvaluation:
             require_another(self.guide, self.judge)
         if self.trained_on is not None:
             require_unseen(self.trained_on, self.judge, self.validation.subjects())
+        if self.training is not None:
+            require_holdout(self.training.subjects(), self.validation.subjects())
 
     @cached_property
     def instruments(self) -> Instruments:
@@ -104,7 +112,7 @@ class FolderEvaluation:
     def _assessment(self, texts: Sequence[str]) -> Assessment:
         known = self.validation.where(lambda row: row[self.attribute.name] in self.attribute.groups)
         people = People(tuple(self.attribute.groups), self._read(known, "validation images"), images="plain")
-        people, second = with_second_judge(people, self.own_space)
+        people, probe = with_second_judge(people, self.own_space)
         target = self.target
         if target is None:
             target = self.attribute.observed_proportions(self.real.rows, "real")
@@ -114,7 +122,7 @@ class FolderEvaluation:
             target=np.asarray(target, dtype=float),
             targets={},
             people=people,
-            second=second,
+            probe=probe,
             real=self._read(self.real, "real images"),
             margin=self.margin,
             prompts=self._embedded(texts),
@@ -125,7 +133,7 @@ class FolderEvaluation:
     def _read(self, slices: Slices, label: str, instruments: Instruments | None = None) -> Readings:
         groups = self.attribute.indices(slices.rows)
         instruments = self.instruments if instruments is None else instruments
-        return read(slices.pixels(), instruments, slices.subjects(), groups, f"reading {label}")
+        return read(ByteImages(slices.images), instruments, slices.subjects(), groups, f"reading {label}")
 
     def _prompts(self, files: Sequence[str]) -> tuple[list[str], NDArray | None]:
         """The distinct prompts, and the index of each file's; nothing without a table of them."""

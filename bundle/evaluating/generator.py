@@ -18,17 +18,10 @@ from torch import Tensor, nn
 from bundle.attributes import Attribute
 from bundle.cohorts.slices import Slices
 from bundle.errors import InputError
-from bundle.evaluating.assessment import (
-    Assessment,
-    Fact,
-    Geometry,
-    Prompts,
-    Side,
-    learn_fact,
-    with_second_judge,
-)
+from bundle.evaluating.assessment import Assessment, Geometry, Prompts, Side
 from bundle.evaluating.making import Maker
-from bundle.evaluating.unseen import Judge, require_another, require_unseen
+from bundle.evaluating.probes import Fact, learn_fact, with_second_judge
+from bundle.evaluating.unseen import Judge, require_another, require_holdout, require_unseen
 from bundle.evaluating.writing import write
 from bundle.evaluation.faithfulness import reader_rates
 from bundle.evaluation.likeness import Texts
@@ -36,7 +29,7 @@ from bundle.evaluation.prevalence import judge_rates
 from bundle.evaluation.readings import Instruments, Readings, read
 from bundle.evaluation.representation import People
 from bundle.generation import Draws, Sampler, draw
-from bundle.images import Images
+from bundle.images import ByteImages, Images
 from bundle.networks.classifier import AttributeClassifier
 from bundle.networks.latent import LatentAutoencoder
 from bundle.prompts import neutral_caption
@@ -78,8 +71,10 @@ class Evaluation:
             autoencoder, and the judge's and the readers' errors are measured on them.
         real: slices in the target's proportions, which images are compared with.
         training: slices that the generator learned from, for memorisation; None leaves it out.
+        second_judge: of another family, trained on the same subjects as the judge; None: a linear probe on features.
         trained_on: of the ``guide`` the subjects that it was trained on, of the ``judge`` those of each of its members;
-            a member that would judge somebody whom it or the guide was trained on is refused.
+            and perhaps of the ``second_judge``; whoever would judge somebody whom he, or the guide, was trained on is
+            refused.
         spaces: name -> image features; ``similarity_space`` names the one for similarity to the reference,
             ``own_space`` one that no loss of the generator saw, for the second judge, the facts and memorisation.
         num_others: images at each other guidance scale; ``num_snapshot_images`` of each snapshot; ``num_stated`` of
@@ -88,6 +83,7 @@ class Evaluation:
         images_dir: where generated images and decoded slices are kept, named by what they depend on: evaluations can
             share it.
         readers: where there are any.
+        show_closest: whether the page shows training images beside the generated ones that are nearest to them.
         other_reports: report.json of runs with other seeds.
     """
 
@@ -109,12 +105,13 @@ class Evaluation:
     images_dir: str
     seed: int
     training: Slices | None = None
+    second_judge: Judge | None = None
     num_images: int = 1024
     num_others: int = 128
     num_snapshot_images: int = 128
     num_stated: int = 128
     num_round_trip: int = 256
-    strengths: Sequence[float] = (0.25, 0.5)
+    strengths: Sequence[float] = (0.1, 0.25)
     scales: Sequence[float] = (1.0, 4.0)
     latent_shape: Sequence[int] = (4, 16, 16)
     margin: float = 0.05
@@ -122,6 +119,7 @@ class Evaluation:
     own_space: str = "clip_neutral"
     snapshots: str | None = None
     readers: Readers | None = None
+    show_closest: bool = True
     other_reports: Sequence[str] = field(default_factory=list)
 
     def run(self) -> dict:
@@ -129,6 +127,8 @@ class Evaluation:
         started = time.monotonic()
         require_another(self.guide, self.judge)
         require_unseen(self.trained_on, self.judge, self.validation.subjects())
+        if self.training is not None:
+            require_holdout(self.training.subjects(), self.validation.subjects())
         seconds = self._snapshot_seconds()
         draws = draw(self.seed, "evaluation", self.num_images, self.captions.shares, self.latent_shape)
         made = {name: self.maker.generated(denoiser, draws, name) for name, denoiser in self.denoisers.items()}
@@ -140,10 +140,10 @@ class Evaluation:
             others=self.other_reports,
             trajectory=self._trajectory(seconds, draws),
             seconds={"align": max(seconds.values(), default=None)},
-            weights={name: digest(denoiser) for name, denoiser in self.denoisers.items()},
+            weights={name: digest(network) for name, network in {**self.denoisers, "judge": self.judge}.items()},
             judge_training_known=True,
         )
-        training = None if self.training is None else self.training.pixels()
+        training = ByteImages(self.training.images) if self.training and self.show_closest else None
         write(found, self.output_dir, sides, self.captions.texts, training)
         return found
 
@@ -159,7 +159,8 @@ class Evaluation:
     def instruments(self) -> Instruments:
         """All who look at the images of the two sides."""
         readers = {} if self.readers is None else {"trait": self.readers.trait, "lesion": self.readers.lesion}
-        return Instruments({"judge": self.judge, "guide": self.guide}, self._spaces, readers)
+        second = {} if self.second_judge is None else {"second": self.second_judge}
+        return Instruments({"judge": self.judge, "guide": self.guide, **second}, self._spaces, readers)
 
     @cached_property
     def judging(self) -> Instruments:
@@ -175,38 +176,33 @@ class Evaluation:
     def assessment(self) -> Assessment:
         """What the images are measured against, as the instruments see it."""
         known = self.validation.where(lambda row: row[self.attribute.name] in self.attribute.groups)
-        people, second = with_second_judge(
-            People(tuple(self.attribute.groups), self._read(known, "validation slices")), self.own_space
-        )
+        label, groups = "validation slices", self.attribute.indices(known.rows)
+        seen = read(self.maker.decoded(known, label), self.instruments, known.subjects(), groups, f"reading {label}")
+        plain = read(ByteImages(known.images), self.judging, known.subjects(), groups, f"judging plain {label}")
+        people, probe = with_second_judge(People(tuple(self.attribute.groups), seen), self.own_space)
         return Assessment(
             attribute=self.attribute,
             target=self.target.numpy(),
             targets={name: shares.numpy() for name, shares in self.targets.items()},
             people=people,
-            second=second,
-            real=self._read(self.real, "real slices"),
+            plain=People(tuple(self.attribute.groups), plain, "plain"),
+            probe=probe,
+            real=self._features(self.real, "real slices", list(self.spaces)),
             real_prompt=self._described(self.real),
             margin=self.margin,
             prompts=self._prompts(),
             facts=self._facts(known, people.readings),
             geometry=self._geometry(known, people.readings),
-            training=self._training(),
+            training=self.training and self._features(self.training, "training slices", [self.own_space]),
             own_space=self.own_space,
             similarity_space=self.similarity_space,
         )
 
-    def _read(self, slices: Slices, label: str) -> Readings:
-        """Real slices through the autoencoder, as the instruments see them."""
+    def _features(self, slices: Slices, label: str, spaces: Sequence[str]) -> Readings:
+        """Real slices as they are, in some feature spaces."""
+        chosen = Instruments({}, {name: self._spaces[name] for name in spaces})
         groups = self.attribute.indices(slices.rows)
-        return read(self.maker.decoded(slices, label), self.instruments, slices.subjects(), groups, f"reading {label}")
-
-    def _training(self) -> Readings | None:
-        """Training slices as they are: what is decoded, a copy or somebody else's slice, comes as near to them."""
-        if self.training is None:
-            return None
-        groups, subjects = self.attribute.indices(self.training.rows), self.training.subjects()
-        space = Instruments({}, {self.own_space: self._spaces[self.own_space]})
-        return read(self.training.pixels(), space, subjects, groups, "reading training slices")
+        return read(ByteImages(slices.images), chosen, slices.subjects(), groups, f"reading {label}")
 
     def _described(self, slices: Slices) -> NDArray[np.int64]:
         """Index of the prompt that describes each slice, (N,); -1 where none does."""

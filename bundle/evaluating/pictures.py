@@ -9,7 +9,6 @@ from pathlib import Path
 import nibabel
 import pydicom
 import torch
-from monai.data import Dataset
 from monai.data.utils import pickle_hashing
 from monai.utils import convert_to_tensor
 from PIL import Image
@@ -114,18 +113,24 @@ def _batches(
 ) -> Iterator[Tensor]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     stream = torch.Generator()  # torch's own is for the jobs
-    reader = Dataset(list(files), _Reader(dict(transforms), shape))
-    loader = DataLoader(reader, batch_size=BATCH_SIZE, num_workers=cores, generator=stream)
-    return iter(tqdm(loader, desc=label, unit="batch", leave=False))
+    loader = DataLoader(_Files(files, transforms, shape), BATCH_SIZE, num_workers=cores, generator=stream)
+    try:
+        yield from tqdm(loader, desc=label, unit="batch", leave=False)
+    except InputError as error:  # a worker hands its whole traceback on as the message
+        raise InputError(str(error).rpartition("InputError: ")[2].strip()) from None
 
 
-class _Reader:
-    """A path to an image (C, H, W) of the right shape."""
+class _Files:
+    """Files as images (C, H, W) of the right shape."""
 
-    def __init__(self, transforms: dict[str, Callable], shape: tuple[int, ...]):
-        self.transforms, self.shape = transforms, shape
+    def __init__(self, files: Sequence[str], transforms: Mapping[str, Callable], shape: tuple[int, ...]):
+        self.files, self.transforms, self.shape = list(files), dict(transforms), shape
 
-    def __call__(self, file: str) -> Tensor:
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, place: int) -> Tensor:
+        file = self.files[place]
         try:
             image = convert_to_tensor(self.transforms[_kind(file)]({"image": file})["image"], track_meta=False)
         except Exception as error:  # readers and transforms raise many kinds

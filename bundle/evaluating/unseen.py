@@ -19,10 +19,12 @@ def require_unseen(trained_on: Mapping[str, Sequence], judge: Judge, validation:
     """Raise InputError when guide, a member of the judge, and the validation subjects that it judges share somebody.
 
     A plain judge is one member that judges all. The members of a cross-fitted one were trained on validation subjects,
-    but none on those that it judges.
+    but none on those that it judges. A second judge is held to the same; it may share subjects with the judge.
     """
     for seen, judged in zip(trained_on["judge"], judge.divide(validation), strict=True):
         require_disjoint(guide=trained_on.get("guide", ()), judge=seen, validation=judged)
+    second = trained_on.get("second_judge", ())
+    require_disjoint(guide=trained_on.get("guide", ()), second_judge=second, validation=validation)
 
 
 def require_another(guide: nn.Module, judge: Judge) -> None:
@@ -30,3 +32,8 @@ def require_another(guide: nn.Module, judge: Judge) -> None:
     members = judge.members if isinstance(judge, CrossFittedJudge) else [judge]
     if digest(guide) in [digest(member) for member in members]:
         raise InputError("judge: has the guide's weights; give a judge of its own, trained on other subjects")
+
+
+def require_holdout(training: Sequence[str], validation: Sequence[str]) -> None:
+    """Raise InputError when the generator learned from a subject by whom its copies are measured."""
+    require_disjoint(training=training, validation=validation)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bundle.evaluation.limits import at, count, duration, known, p_value, percent, points
+from bundle.evaluation.wording import at, count, duration, known, p_value, percent, points
 
 Entry = dict[str, Any]
 Show = Callable[[Any], str]

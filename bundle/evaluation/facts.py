@@ -26,14 +26,21 @@ from bundle.evaluation.prevalence import AdjustedCount, JudgeRates, adjusted_cou
 class FactShare:
     """Share of ``n`` images that show the value asked for, in all and by value (with how many were asked for it).
 
-    ``read`` is the share called so, with Wilson's binomial interval alone. A share is not cut to [0, 1]; where the
-    reader cannot tell the values apart it is NaN, in the whole range.
+    ``read`` is the share called so, with Wilson's binomial interval alone; ``expected`` what it would be if every image
+    showed what was asked as people's images do. A share is not cut to [0, 1]; where the reader cannot tell the values
+    apart it is NaN, in the whole range.
     """
 
     share: Estimate
     by_value: Mapping[str, tuple[int, Estimate]]
     read: Estimate
+    expected: float
     n: int
+
+    @property
+    def plausible(self) -> bool:
+        """Whether the share may lie in [0, 1]; else the reader errs otherwise on these images than on people's."""
+        return self.share.low <= 1 and self.share.high >= 0
 
 
 def fact_share(called: ArrayLike, asked: ArrayLike, rates: JudgeRates, confidence: float = 0.95) -> FactShare | None:
@@ -55,6 +62,7 @@ def fact_share(called: ArrayLike, asked: ArrayLike, rates: JudgeRates, confidenc
         _summed(counts, {v: count.n / n for v, count in counts.items()}, confidence),
         {rates.groups[v]: (count.n, _summed({v: count}, {v: 1.0}, confidence)) for v, count in counts.items()},
         _binomial(int((called == asked)[asked >= 0].sum()), n, confidence),
+        float(sum(count.n / n * rates.matrix[v, v] for v, count in counts.items())),
         n,
     )
 

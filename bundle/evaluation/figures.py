@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from bundle.evaluation.limits import at, calibration, clipped, count, difference, estimate, known, percent, share
+from bundle.evaluation.wording import at, calibration, clipped, count, difference, estimate, known, percent, share
 
 Entry = dict[str, Any]
 
@@ -391,7 +391,7 @@ def _draw_marks(ax: Axes, marks: Sequence[Mark]) -> None:
         colour = mark.style.colour
         if mark.ends:
             ax.plot(mark.ends, [row, row], color=colour, lw=2.2, solid_capstyle="butt")
-        ax.plot([mark.value], [row], mark.style.marker, color=colour, ms=6.5, mec="white", mew=0.7)
+        ax.plot([mark.value], [row], mark.style.marker, color=colour, ms=6.5, mec="white", mew=0.7, clip_on=False)
     ax.set_yticks(range(len(marks)), [mark.label for mark in marks])
     ax.set_ylim(len(marks) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)

@@ -8,7 +8,7 @@ the smallest of them has. A group's images are those that the judge calls so, or
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,9 @@ from bundle.evaluation.quality import clip_score, kid
 from bundle.evaluation.readings import Readings
 
 Entry = dict[str, Any]
-FEWEST = 20  # images of a group to compare at all
+FEWEST = 20  # people, or generated images, to compare at all
+LIMITS = {"fd": (0, np.inf), "precision": (0, 1), "recall": (0, 1), "density": (0, np.inf), "coverage": (0, 1)}
+MOST_PAIRS = 256
 SEED = 0  # of the choice of images: the same for every report
 
 
@@ -49,12 +51,17 @@ def halves(real: Readings) -> Halves:
 
 
 def common_sizes(sides: Sequence[Readings], real: Readings, groups: int) -> tuple[int, int]:
-    """How many images everything is compared at: overall, and of each group (0 where a group has hardly any)."""
+    """How many images everything is compared at, overall and of each group; 0 where there are hardly any."""
     parts = halves(real)
     sets = [*sides, parts.first, parts.second]
-    overall = min(len(part) for part in sets)
-    each = min(int((part.groups == group).sum()) for part in sets for group in range(groups))
-    return overall, each if each >= FEWEST else 0
+    overall = min(_size(part) for part in sets)
+    each = min(_size(part[part.groups == group]) for part in sets for group in range(groups))
+    return overall, each
+
+
+def _size(readings: Readings) -> int:
+    """How many images there are; 0 for a few, or those of a few people."""
+    return len(readings) if len(np.unique(readings.subjects)) >= FEWEST else 0
 
 
 def likeness(made: Readings, real: Readings, sizes: tuple[int, int], groups: Sequence[str], membership: str) -> Entry:
@@ -82,21 +89,29 @@ def likeness(made: Readings, real: Readings, sizes: tuple[int, int], groups: Seq
 
 
 def compared(made: Readings, real: Readings, number: int) -> Entry:
-    """By feature space: KID, Frechet distance, precision, recall, density and coverage of ``number`` images each."""
+    """KID, Frechet distance, precision, recall, density and coverage by feature space, at ``number`` images each."""
+    if not number:
+        return {}
     made, real = some(made, number), some(real, number)
     return {space: {"n": number, **_distances(made, real, space)} for space in made.features}
 
 
 def _distances(made: Readings, real: Readings, space: str) -> dict[str, Estimate]:
     x, y = real.features[space].astype(np.float64), made.features[space].astype(np.float64)
-    names = ("fd", "precision", "recall", "density", "coverage")
 
     def measure(first: NDArray, second: NDArray) -> tuple[float, ...]:
         found = prdc(first, second)
         return frechet_distance(first, second), found.precision, found.recall, found.density, found.coverage
 
     spread = half_sampled(measure, x, y, real.subjects)
-    return {"kid": kid(x, y, real.subjects, made.subjects), **dict(zip(names, spread, strict=True))}
+    within = {name: _cut(found, *LIMITS[name]) for name, found in zip(LIMITS, spread, strict=True)}
+    return {"kid": kid(x, y, real.subjects, made.subjects), **within}
+
+
+def _cut(estimate: Estimate, least: float, most: float) -> Estimate:
+    """With the interval's ends cut to what the measure can be."""
+    low, high = np.clip([estimate.low, estimate.high], least, most).tolist()
+    return replace(estimate, low=low, high=high)
 
 
 def some(readings: Readings, number: int) -> Readings:
@@ -108,7 +123,7 @@ def some(readings: Readings, number: int) -> Readings:
 
 def diversity(made: Readings) -> Entry:
     """MS-SSIM of pairs: the higher, the more alike the images."""
-    found = ms_ssim_diversity(made.images, subjects=made.subjects)
+    found = ms_ssim_diversity(made.images, MOST_PAIRS, made.subjects)
     return {"n": len(made), "pairs": found.pairs, "scales": found.scales, "ms_ssim": found.estimate}
 
 

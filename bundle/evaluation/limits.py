@@ -1,4 +1,4 @@
-"""Numbers in plain words: how a number is written, and the limits of a report that follow from its numbers.
+"""The limits of a report, in plain words, that follow from its numbers.
 
 `limits` says nothing in general. Each of its sentences has a condition on the report's numbers, quotes them, and is
 left out where the condition does not hold or where the numbers were not measured.
@@ -6,98 +6,26 @@ left out where the condition does not hold or where the numbers were not measure
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
+from bundle.evaluation.wording import (
+    SPACE,
+    at,
+    beyond,
+    calibration,
+    count,
+    difference,
+    estimate,
+    known,
+    minus,
+    p_value,
+    percent,
+    points,
+    share,
+)
+
 Entry = dict[str, Any]
-
-SPACE = "\u00a0"  # between a number and its unit, so that no line breaks there
-NOTHING = "–"
-SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-
-def at(entry: Any, *keys: Any) -> Any:
-    """What stands under the keys of nested mappings; None where any of them is absent or null."""
-    for key in keys:
-        entry = entry.get(key) if isinstance(entry, Mapping) else None
-    return entry
-
-
-def clipped(value: float) -> float:
-    """A proportion, which the report holds unclipped, as one that can be."""
-    return min(max(value, 0.0), 1.0)
-
-
-def count(value: int | None) -> str:
-    """A number of things, with a comma between thousands."""
-    return NOTHING if value is None else f"{value:,}"
-
-
-def number(value: float | None) -> str:
-    """Three significant digits; powers of ten below 0.0001, all digits of whole thousands."""
-    if value is None:
-        return NOTHING
-    if abs(value) >= 999.5:
-        return _minus(f"{value:,.0f}")
-    digits, _, power = f"{value + 0.0:#.3g}".partition("e")
-    return _minus(digits.rstrip(".")) + (f" × 10{str(int(power)).translate(SUPERSCRIPT)}" if power else "")
-
-
-def percent(value: float | None) -> str:
-    """A proportion in per cent with one decimal, cut to what a proportion can be."""
-    return NOTHING if value is None else f"{100 * clipped(value):.1f}{SPACE}%"
-
-
-def points(value: float | None) -> str:
-    """A difference of proportions in percentage points with one decimal."""
-    return NOTHING if value is None else f"{_minus(f'{100 * value:z.1f}')}{SPACE}points"
-
-
-def p_value(value: float | None) -> str:
-    """A p value; small ones as a bound."""
-    return NOTHING if value is None else "p < 0.001" if value < 0.001 else f"p = {number(value)}"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as seconds, minutes or hours."""
-    if seconds is None:
-        return NOTHING
-    if seconds < 99.5:
-        return f"{number(seconds)}{SPACE}s"
-    minutes = round(seconds / 60)
-    return f"{minutes}{SPACE}min" if minutes < 100 else f"{minutes // 60}{SPACE}h {minutes % 60}{SPACE}min"
-
-
-def share(entry: Any, group: str, prefix: str = "") -> str:
-    """The proportion of a group with its interval, from an entry with `proportion` and `ci95` by group."""
-    return _share(at(entry, f"{prefix}proportion", group), at(entry, f"{prefix}ci95", group))
-
-
-def share_estimate(estimate: Any) -> str:
-    """A proportion with its interval, from an estimate."""
-    return _share(at(estimate, "value"), at(estimate, "ci95"))
-
-
-def estimate(entry: Any) -> str:
-    """A number with its interval."""
-    return _with_ends(at(entry, "value"), at(entry, "ci95"), number)
-
-
-def difference(entry: Any) -> str:
-    """A difference of proportions in points, with its interval."""
-    ends = at(entry, "ci95")
-    text = points(at(entry, "value"))
-    return f"{text} ({_ends(ends, lambda x: _minus(f'{100 * x:z.1f}'))})" if known(ends) and text != NOTHING else text
-
-
-def known(ends: Sequence[float | None] | None) -> bool:
-    """Whether an interval was measured."""
-    return bool(ends) and None not in ends
-
-
-def beyond(ends: Sequence[float | None] | None, target: float | None, margin: float) -> bool:
-    """Whether an interval lies wholly outside the margin around the target."""
-    return known(ends) and target is not None and (ends[0] > target + margin or ends[1] < target - margin)
 
 
 def limits(report: Entry) -> list[str]:
@@ -131,7 +59,7 @@ def _precision(report: Entry) -> Iterator[str]:
         value = at(after, "proportion", name)
         if value is not None and not 0 <= value <= 1:
             yield (
-                f"The corrected proportion of {name} came out at {_minus(f'{100 * value:.1f}')}{SPACE}%, which cannot "
+                f"The corrected proportion of {name} came out at {minus(f'{100 * value:.1f}')}{SPACE}%, which cannot "
                 "be, and is shown cut: it is at the end of the range, or the judge errs differently on these images."
             )
 
@@ -164,12 +92,6 @@ def _shift(report: Entry) -> Iterator[str]:
         )
 
 
-def calibration(row: Entry) -> str:
-    """Name of the images that a judge was measured on, with the strength of the noise."""
-    strength = row.get("strength")
-    return row["images"] if strength is None else f"{row['images']} (strength {strength:g})"
-
-
 def _other_counts(report: Entry) -> Iterator[str]:
     after, group = report["after"], report["groups"][-1]
     for key, name in (("second_judge", "second judge"), ("guide", "guide")):
@@ -191,6 +113,8 @@ def _other_counts(report: Entry) -> Iterator[str]:
 def _judge(report: Entry) -> Iterator[str]:
     judge, groups = report["judge"], report["groups"]
     subjects, recall = judge.get("subjects"), judge.get("recall") or {}
+    if report.get("judge_training_known") is False:
+        yield "Whom the judge learned from is not known: nobody checked that it had never seen those who measure it."
     if subjects is not None and subjects < 100 * len(groups):
         yield (
             f"The judge was measured on {count(subjects)} subjects, so on fewer than 100 of some group: its error "
@@ -268,6 +192,10 @@ def _groups(report: Entry) -> Iterator[str]:
     after = report["after"]
     by_group = after.get("by_group") or {}
     n = by_group.get("n_each")
+    called = {g: round(after["n"] * share) for g, share in (after.get("raw_proportion") or {}).items()}
+    few = ", ".join(f"{found} {group}" for group, found in called.items() if found < 20)
+    if few and not by_group:
+        yield f"Of the {count(after['n'])} images the judge calls only {few}: quality per group was not measured."
     if n is not None and n < 100:
         yield f"Quality per group rests on {n} images of each group; below 100 the differences are rough."
     if by_group.get("membership") == "judge" and n is not None:
@@ -280,6 +208,13 @@ def _groups(report: Entry) -> Iterator[str]:
                 f"Quality differs between the groups: KID ({space}) by {estimate(entry['kid'])}"
                 + (f", worst for {worst}." if worst else ".")
             )
+    facts = at(after, "faithfulness", "facts") or {}
+    odd = [name for name, fact in facts.items() if fact.get("plausible") is False]
+    if odd:
+        yield (
+            f"The reader of {', '.join(odd)} errs otherwise on these images than on real ones: its corrected shares "
+            "lie outside 0 to 100 % and are shown cut."
+        )
     obedience = after.get("obedience") or {}
     told, ideal = at(obedience, "difference"), obedience.get("judge_j")
     if known(at(told, "ci95")) and ideal is not None and told["ci95"][1] < ideal:
@@ -295,21 +230,3 @@ def _copies(report: Entry) -> Iterator[str]:
     if flagged:
         named = "; ".join(f"{name} {difference(entry['excess'])} above chance" for name, entry in flagged.items())
         yield f"More generated images lie next to training images than unseen real images do: {named}."
-
-
-def _share(value: float | None, ends: Sequence[float | None] | None) -> str:
-    if value is None or not known(ends):
-        return percent(value)
-    return f"{percent(value)} ({_ends(ends, lambda x: f'{100 * x:z.1f}')})"
-
-
-def _with_ends(value: float | None, ends: Sequence[float | None] | None, show: Any) -> str:
-    return f"{show(value)} ({_ends(ends, show)})" if value is not None and known(ends) else show(value)
-
-
-def _ends(ends: Sequence[float], show: Any) -> str:
-    return f"{show(ends[0])} to {show(ends[1])}"
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "−")

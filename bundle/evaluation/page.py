@@ -19,9 +19,10 @@ from jinja2 import ChainableUndefined, Environment, FileSystemLoader, Template
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from bundle.evaluation import limits as words
+from bundle.evaluation import wording as words
 from bundle.evaluation.checklist import checklist
 from bundle.evaluation.figures import draw, shown_groups, side_names
+from bundle.evaluation.limits import limits
 from bundle.files import write_whole
 
 Entry = dict[str, Any]
@@ -95,7 +96,7 @@ def page(report: Entry, pictures: Mapping[str, Sequence] | None = None) -> str:
         recall_heads=[f"Recall of {group}" for group in report["groups"]],
         called_heads=[f"called {group}" for group in report["groups"]],
         figures=draw(report),
-        limits=words.limits(report),
+        limits=limits(report),
         checklist=checklist(report),
         pairs=[Pair(_png(a), _png(b), prompt, p, q) for a, b, prompt, p, q in pictures.get("pairs", ())],
         closest=[Closest(_png(a), _png(b), d, group) for a, b, d, group in pictures.get("closest", ())],

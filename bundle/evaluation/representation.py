@@ -18,6 +18,7 @@ from bundle.evaluation.prevalence import (
     JudgeRates,
     Shares,
     adjusted_count,
+    as_vector,
     detectable_gap,
     equivalence_p,
     judge_rates,
@@ -29,6 +30,7 @@ from bundle.evaluation.readings import Readings
 Entry = dict[str, Any]
 REJECTED = 0.05  # level of the label shift test
 NUM_BINS = 20  # of the histogram of scores
+AMBIGUOUS = 0.7  # the likeliest group's probability below which an image is
 FEW_IMAGES = 20  # prompts with fewer are not listed
 
 
@@ -45,6 +47,12 @@ class People:
 
     def rates(self, classifier: str = "judge") -> JudgeRates:
         return judge_rates(self.readings.calls(classifier), self.readings.groups, self.readings.subjects, self.groups)
+
+    def weights(self, target: Shares) -> NDArray[np.float64]:
+        """Of each image (M,), summing to one, so that together they have the target's proportions."""
+        sizes = np.bincount(self.readings.groups, minlength=len(self.groups))
+        found = (as_vector(target, self.groups) / sizes)[self.readings.groups]
+        return found / found.sum()
 
 
 def representation(
@@ -72,17 +80,28 @@ def representation(
         "round_trip": [_under(variant, made, target, margin) for variant in (people, *variants)],
         "scores": histogram(judged[:, -1]),
         **{
-            f"{name}_judge" if name == "second" else name: _beside(name, made, people, target)
+            f"{name}_judge" if name == "second" else name: _beside(name, made, people)
             for name in made.probabilities
             if name != "judge"
         },
     }
 
 
-def histogram(scores: ArrayLike) -> Entry:
-    """Counts of (N,) scores in equal bins from 0 to 1."""
-    counts, edges = np.histogram(scores, bins=NUM_BINS, range=(0, 1))
+def histogram(scores: ArrayLike, weights: ArrayLike | None = None) -> Entry:
+    """Counts of (N,) scores in equal bins from 0 to 1; of ``weights`` their sums."""
+    counts, edges = np.histogram(scores, bins=NUM_BINS, range=(0, 1), weights=weights)
     return {"edges": edges, "counts": counts}
+
+
+def in_proportion(people: People, target: Shares) -> Entry:
+    """What the judge makes of real people's images in the target's proportions, beside which generated ones stand."""
+    judged, weights = people.readings.probabilities, people.weights(target)
+    agree = people.readings.calls() == people.readings.calls("guide") if "guide" in judged else None
+    return {
+        "ambiguity": float(np.average(judged["judge"].max(1) < AMBIGUOUS, weights=weights)),
+        "agreement": None if agree is None else float(np.average(agree, weights=weights)),
+        "scores": histogram(judged["judge"][:, -1], weights * len(weights)),
+    }
 
 
 def _under(people: People, made: Readings, target: Shares, margin: float) -> Entry:
@@ -98,9 +117,12 @@ def _under(people: People, made: Readings, target: Shares, margin: float) -> Ent
     }
 
 
-def _beside(name: str, made: Readings, people: People, target: Shares) -> Entry:
-    """What another classifier says of the same images, and how far that is from the judge's word."""
+def _beside(name: str, made: Readings, people: People) -> Entry | None:
+    """What another classifier says of the same images, and how far that is from the judge's word; None where it is no
+    better than chance on people."""
     count = adjusted_count(made.calls(name), people.rates(name))
+    if not count.measurable:
+        return None
     pair = [(readings.calls(), readings.calls(name)) for readings in (made, people.readings)]
     away = judges_differ(*pair, people.readings.groups, people.readings.subjects, people.groups)
     last = away[people.groups[-1]]
@@ -122,20 +144,25 @@ def classifier_card(name: str, people: People) -> Entry:
         "images": len(known),
         "recall": _named(people.groups, np.diag(rates.matrix)),
         "calibration_error": calibration_error(p, known.groups),
-        "ambiguity": float((p.max(1) < 0.7).mean()),
+        "ambiguity": float((p.max(1) < AMBIGUOUS).mean()),
     }
 
 
 def judge_details(people: People, variants: Sequence[People]) -> Entry:
-    """The judge's confusion, how much its errors cluster in persons, and what the round trips do to them."""
+    """The judge's confusion, how much its errors cluster in persons, and what other treatments do to them.
+
+    The largest shift is that of images which still show whom they showed: without the autoencoder, or noised as little
+    as was tried. Noised further they take on the generator's own proportions, and the judge is right to say so.
+    """
     rates = people.rates()
     trips = [_shift(variant, people) for variant in (people, *variants)]
+    least = min((variant.strength for variant in variants if variant.strength is not None), default=None)
     return {
         "matrix": {g: _named(people.groups, row) for g, row in zip(people.groups, rates.matrix, strict=True)},
         "youden": float(rates.matrix.diagonal().sum() - 1) if len(people.groups) == 2 else None,
         "design_effect": design_effect(people),
         "round_trip": trips,
-        "largest_shift": max(trip["shift"] for trip in trips),
+        "largest_shift": max(trip["shift"] for trip in trips if trip["strength"] in (None, least)),
     }
 
 

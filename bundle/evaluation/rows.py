@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from bundle.evaluation.limits import at, calibration
+from bundle.evaluation.wording import at, calibration
 from bundle.files import write_whole
 
 Entry = dict[str, Any]

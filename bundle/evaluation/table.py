@@ -6,64 +6,77 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 Entry = dict[str, Any]
-Row = tuple[str, str, str, str]
+Row = tuple[str, ...]
 
 
 def table(report: Entry) -> str:
-    """The report as lines of text: one row per measure, columns before, after and real.
+    """The report as lines of text: one row per measure, a column for each set of images and one of what is aimed at.
 
-    The real column holds the target's proportions, and of the other measures those of real slices of the target cohort.
+    That one holds the target's proportions, and of the other measures those of real images of the target cohort.
     """
-    rows = [("", "before", "after", "real / target"), *_proportion_rows(report), *_quality_rows(report)]
+    names = [name for name in ("before", "after") if report[name]]
+    header = ("", *(names if len(names) > 1 else ["generated"]), "real / target")
+    sides = [report[name] for name in names]
+    rows = [header, *_proportion_rows(report, sides), *_quality_rows(report, sides)]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.insert(1, "-" * (sum(widths) + 6))
-    return "\n".join([*lines, "", *_footer(report)])
+    lines.insert(1, "-" * (sum(widths) + 2 * len(sides) + 2))
+    return "\n".join([*lines, "", *_footer(report, names)])
 
 
-def _proportion_rows(report: Entry) -> Iterator[Row]:
-    sides, groups = (report["before"], report["after"]), report["groups"]
+def _proportion_rows(report: Entry, sides: Sequence[Entry]) -> Iterator[Row]:
+    groups, last = report["groups"], report["groups"][-1]
     yield "images", *(str(entry["n"]) for entry in (*sides, report["real"]))
     for group in groups:
         yield group, *(_share(entry, group) for entry in sides), _percent(report["target"][group])
     if any(entry["true_proportion"] for entry in sides):
         for group in groups:
             yield f"{group}, true share", *(_share(entry, group, "true_") for entry in sides), ""
-    yield f"{groups[-1]}, change", "", _change(report["change"], groups[-1]), ""
+    if report["change"]:
+        yield f"{last}, change", "", _change(report["change"], last), ""
     for name, stratum in report.get("strata", {}).items():
-        shares = (_share(stratum[side], groups[-1]) for side in ("before", "after"))
-        yield f"{groups[-1]}, {name}", *shares, _percent(stratum["target"][groups[-1]])
-    yield _row("gap", sides, lambda entry: _percent(entry["gap"]))
+        shares = (_share(stratum[side], last) for side in ("before", "after") if side in stratum)
+        yield f"{last}, {name}", *shares, _percent(stratum["target"][last])
+    yield *_row("gap", sides, lambda entry: _percent(entry["gap"])), ""
     yield f"verdict within {_percent(report['margin'])}", *(entry["verdict"] for entry in sides), ""
-    yield _row("tipping point", sides, lambda entry: _percent(entry["tipping_point"]))
-    for old, new in zip(*(entry["guidance"] for entry in sides), strict=True):
-        yield f"{groups[-1]}, guidance {new['scale']:g}", _share(old, groups[-1]), _share(new, groups[-1]), ""
+    yield *_row("tipping point", sides, lambda entry: _percent(entry["tipping_point"])), ""
+    yield *_row("label shift, p", sides, _label_shift), ""
+    for rows in zip(*(entry["guidance"] for entry in sides), strict=True):
+        yield f"{last}, guidance {rows[0]['scale']:g}", *(_share(row, last) for row in rows), ""
 
 
-def _quality_rows(report: Entry) -> Iterator[Row]:
-    sides = (report["before"], report["after"])
+def _quality_rows(report: Entry, sides: Sequence[Entry]) -> Iterator[Row]:
     columns = (*sides, report["real"])
     yield _row("ambiguous", columns, lambda entry: _percent(entry["ambiguity"]))
     yield _row("guide and judge agree", columns, lambda entry: _percent(entry["agreement"]))
-    for space, change in report["kid_change"].items():
+    for space in sides[0]["kid"]:
         yield _row(f"KID, {space}", columns, lambda entry, space=space: _estimate(entry["kid"].get(space)))
-        yield f"KID change, {space}", "", _estimate(change), ""
-    yield _row("CLIP similarity", sides, lambda entry: _number(entry["clip_similarity"]))
+        if space in report["kid_change"]:
+            yield f"KID change, {space}", "", _estimate(report["kid_change"][space]), ""
+    yield *_row("CLIP similarity", sides, lambda entry: _number(entry["clip_similarity"])), ""
     for key, name in (("lesion_prompted", "lesion, asked for"), ("lesion_not_prompted", "lesion, not asked for")):
-        yield _row(name, sides, lambda entry, key=key: _lesion(entry["faithfulness"], key))
+        yield *_row(name, sides, lambda entry, key=key: _lesion(entry["faithfulness"], key)), ""
+    for fact, found in sides[-1]["faithfulness"].get("facts", {}).items():
+        read = (entry["faithfulness"]["facts"][fact]["read"] for entry in sides)
+        shown = (_with_ends(share["value"], share["ci95"]) for share in read)
+        yield f"{fact} as asked, read so", *shown, _percent(found["expected"])
 
 
-def _footer(report: Entry) -> Iterator[str]:
+def _footer(report: Entry, names: Sequence[str]) -> Iterator[str]:
     judge, seconds = report["judge"], report["seconds"]
     yield f"Judge: AUC {_number(judge['auc'])} on {judge['subjects']} subjects. Intervals: 95 %."
     yield f"Smallest detectable gap: {_percent(report['detectable_gap'])}."
     yield "Seconds: " + ", ".join(f"{name} {_number(value)}" for name, value in seconds.items()) + "."
-    for name in ("before", "after"):
+    for name in names:
         yield from (f"Caution, {name}: {text}." for text in report[name]["cautions"])
 
 
 def _row(name: str, entries: Sequence[Entry], show: Callable[[Entry], str]) -> Row:
-    return (name, *map(show, entries), *[""] * (3 - len(entries)))
+    return (name, *map(show, entries))
+
+
+def _label_shift(entry: Entry) -> str:
+    return _number((entry.get("label_shift") or {}).get("p_value"))
 
 
 def _share(entry: Entry, group: str, prefix: str = "") -> str:

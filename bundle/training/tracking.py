@@ -13,10 +13,13 @@ import ignite.distributed as idist
 import mlflow
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
+from mlflow.entities import Metric
 from monai.handlers import MLFlowHandler
 from torch import Tensor
 
 from bundle.files import write_whole
+
+MOST_METRICS = 1000  # that MLflow takes at once
 
 
 def numbers(output: dict) -> dict[str, float]:
@@ -94,8 +97,10 @@ def log_results(output_dir: str, tracking_uri: str, files: Sequence[str]) -> Non
         write_whole(folder / "mlflow_run.txt", run.info.run_id.encode())
     for name in files:
         client.log_artifact(run.info.run_id, str(folder / name))
-    for name, value in _flat(json.loads((folder / "report.json").read_text())):
-        client.log_metric(run.info.run_id, name, value)
+    now = int(1000 * time.time())
+    found = [Metric(*pair, now, 0) for pair in _flat(json.loads((folder / "report.json").read_text()))]
+    for start in range(0, len(found), MOST_METRICS):
+        client.log_batch(run.info.run_id, metrics=found[start : start + MOST_METRICS])
     client.set_terminated(run.info.run_id)
 
 

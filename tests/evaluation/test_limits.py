@@ -4,7 +4,8 @@ import copy
 
 import pytest
 
-from bundle.evaluation.limits import difference, duration, estimate, limits, number, p_value, percent, points, share
+from bundle.evaluation.limits import limits
+from bundle.evaluation.wording import difference, duration, estimate, number, p_value, percent, points, share
 from tests.evaluation.made_up import bare, est, full
 
 

@@ -212,8 +212,8 @@ def test_images_are_lossless_and_labelled(two):
     assert two.text.count("SYNTHETIC") == 4 * 2 + 3  # of the closest pairs the right-hand image is real
     assert two.text.count("REAL") == 3
     alts = [image["alt"] for image in two.all("img")]
-    assert "Synthetic image before tuning, probability of male 0.910, prompt: axial FLAIR MR of a head" in alts
-    assert "Real training image nearest to the synthetic image beside it, at distance 0.110" in alts
+    assert "Synthetic image before tuning, probability of male 0.91, prompt: axial FLAIR MR of a head" in alts
+    assert "Training image nearest to the synthetic image beside it, at distance 0.110" in alts
 
 
 def test_images_of_another_shape_are_refused():

@@ -12,6 +12,7 @@ from bundle.evaluation.prevalence import (
     adjusted_count,
     as_vector,
     detectable_gap,
+    equivalence_p,
     gap,
     images_needed,
     judge_rates,
@@ -270,6 +271,18 @@ def test_tipping_point_by_hand():
     # 'aligned': 90 % half width .04 * 1.6449 / 1.9600 = .03357, so .05 - .03357 to go.
     assert tipping_point(known_count(0.58, 0.04), [0.42, 0.58]) == pytest.approx(0.05 - 0.04 * 1.644854 / 1.959964)
     assert tipping_point(known_count(0.60, 0.04), [0.42, 0.58]) == 0
+
+
+def test_equivalence_p_is_that_of_the_two_tests():
+    """Interval +- .04 at 95 %, so one standard error is .04 / 1.96 = .02041; the proportion .01 above the target.
+
+    The nearer margin is .04 away, 1.96 standard errors: p = P(Z > 1.96) = .025.
+    """
+    assert equivalence_p(known_count(0.59, 0.04), [0.42, 0.58]) == pytest.approx(0.025, abs=1e-4)
+    assert equivalence_p(known_count(0.70, 0.04), [0.42, 0.58]) == 0.5
+    for half_width in (0.03, 0.05, 0.07):
+        count = known_count(0.6, half_width)
+        assert (equivalence_p(count, [0.42, 0.58]) < 0.05) == (verdict(count, [0.42, 0.58]) == "aligned")
 
 
 def test_tipping_point_for_three_groups_is_the_worst_change_of_rates():

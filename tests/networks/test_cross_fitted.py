@@ -39,6 +39,12 @@ def test_generated_images_are_dealt_out_and_keep_their_order(judge, images):
     assert judge(images[:2]).tolist() == [[0, 0], [1, 1]]
 
 
+def test_a_part_of_the_images_is_dealt_out_as_in_the_whole(judge, images):
+    whole, first = judge.predict(images), judge.predict(images[:4])
+    assert torch.equal(torch.cat([first, judge.predict(images[4:], first=4)]), whole)
+    assert torch.equal(judge.predict(images[5:6], first=5), whole[5:6])  # two of the members get none
+
+
 def test_a_subject_is_judged_by_the_member_that_has_not_seen_it(judge, images):
     subjects = ["d", "a", "d", "b", "c", "stranger", "stranger"]
     assert judge.assigned(7, subjects).tolist() == [2, 0, 2, 0, 1, 5 % 3, 6 % 3]
