@@ -25,7 +25,7 @@ from bundle.cohorts.slices import Slices
 from bundle.errors import InputError
 from bundle.evaluation.discrimination import auc, by_subject, cross_validated, field_of_view, unexplained
 from bundle.evaluation.estimate import Estimate
-from bundle.evaluation.prevalence import images_needed, subjects_needed
+from bundle.evaluation.prevalence import detectable_with, images_needed, subjects_needed
 from bundle.networks.cross_fitted import load_judge
 from scripts.jobs import command, read_json, run, shown, start, write_json
 from scripts.make_weights import CLIP, NEUTRAL_CLIP, Stage, is_complete, run_stage, stage_command
@@ -138,13 +138,14 @@ def gather(get: Callable[[str], Any], output: Path) -> dict:
     manifest = read_json(output / "models" / "manifest.json")
     load, attribute = get("load_cohort"), get("attribute")
     groups = attribute.indices(load("source").rows)
+    patients = {role: _counted(load(role), attribute.name) for role in ("guide", "judge", "everyone")}
     return {
         "date": time.strftime("%Y-%m-%d"),
         "command": "python -m scripts.real_data --dataset_dir <folder that holds data.csv>",
-        "patients": {role: _counted(load(role), attribute.name) for role in ("guide", "judge", "everyone")},
+        "patients": patients,
         "source": {attribute.groups[1]: round(float((groups == 1).sum() / (groups >= 0).sum()), 4)},
         **discrimination(get, output),
-        "needed": needed(report),
+        "needed": needed(report, sum(patients["everyone"].values())),
         "report": report,
         "figures": {file: entry["figures"] for file, entry in manifest.items()},
         "seconds": {file: entry.get("seconds") for file, entry in manifest.items()} | report["seconds"],
@@ -201,22 +202,22 @@ def _entries(estimates: Mapping[str, Estimate]) -> dict[str, dict]:
     return {k: {"value": round(v.value, 4), "ci95": [round(v.low, 4), round(v.high, 4)]} for k, v in estimates.items()}
 
 
-def needed(report: Mapping[str, Any], gap: float = CLAIM) -> dict:
-    """Patients to measure such a judge on so that ``gap`` is found with 80 % power, by the number of images."""
+def needed(report: Mapping[str, Any], everybody: int, gap: float = CLAIM) -> dict:
+    """Patients to measure such a judge on so that ``gap`` is found with 80 % power, by the number of images; and what
+    could be found if ``everybody``, so many patients, measured it."""
     after, judge = report["after"], report["judge"]
     youden, error = judge["sensitivity"] + judge["specificity"] - 1, after["standard_error"]
     if youden <= 0 or error is None:
         return {"gap": gap, "youden": youden, "images_at_least": None, "patients": {}}
     share = after["raw_proportion"][report["groups"][1]]
-    patients = {
-        str(images): subjects_needed(error, share, youden, judge["subjects"], after["n"], gap, images)
-        for images in (after["n"], 2048, 8192)
-    }
+    measured = (error, share, youden, judge["subjects"], after["n"])
+    patients = {str(images): subjects_needed(*measured, gap, images) for images in (after["n"], 2048, 8192)}
     return {
         "gap": gap,
         "youden": round(youden, 4),
         "images_at_least": int(np.ceil(images_needed(share, youden, gap))),
         "patients": {images: number and int(np.ceil(number)) for images, number in patients.items()},
+        "gap_with_all": detectable_with(*measured, everybody),
     }
 
 

@@ -78,6 +78,7 @@ def _share_rows(report: Entry, group: str) -> Iterator[tuple[str, ...]]:
     yield row(f"{group}, adjusted count [95 %]", lambda side: _share(side, group))
     yield row("gap to the target", lambda side: percent(side["gap"]))
     yield row("verdict", lambda side: side["verdict"])
+    yield row("label shift, p", lambda side: f"{side['label_shift']['p_value']:.2g}")
     yield row("ambiguous", lambda side: percent(side["ambiguity"]))
     yield row("guide and judge agree", lambda side: percent(side["agreement"]))
     for space in report["kid_change"]:
@@ -112,7 +113,10 @@ def _needed_text(found: Entry) -> str:
         f"with {images} images {'no number of patients is enough' if number is None else f'{number} patients'}"
         for images, number in found["patients"].items()
     ]
+    everybody = percent(found["gap_with_all"])
     return (
+        "Had all patients measured this judge, and none trained anything, the smallest gap found with 80 % power "
+        f"would be {everybody}. "
         f"What it takes to find a gap of {gap} (80 % power, two-sided 5 %) with a judge like this: {', '.join(sizes)}; "
         f"and at least {found['images_at_least']} images, however many patients. A better judge is the way: both "
         "numbers fall with the square of sensitivity + specificity - 1."

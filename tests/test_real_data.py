@@ -22,6 +22,7 @@ def results():
         "raw_proportion": {"female": 0.4, "male": 0.6}, "gap": 0.31, "verdict": "cannot tell", "standard_error": 0.13,
         "ambiguity": 0.3, "agreement": 0.7, "kid": {"clip": {"value": 0.01, "ci95": [0.0, 0.02]}},
         "cautions": ["fewer than 100 subjects of a group to measure the judge on"],
+        "label_shift": {"p_value": 0.0312},
     }  # fmt: skip
     report = {
         "groups": ["female", "male"], "target": {"female": 0.51, "male": 0.49}, "before": side,
@@ -36,7 +37,7 @@ def results():
         "source": {"male": 0.85},
         "classifiers": {"cross-validated": ends, "guide": ends, "judge": ends},
         "shortcuts": {"site alone": ends},
-        "needed": real_data.needed(report),
+        "needed": real_data.needed(report, 110),
         "report": report,
     }
 
@@ -123,12 +124,12 @@ def test_a_network_that_reads_the_site_is_found_out():
 
 def test_more_patients_are_needed_for_a_smaller_gap(results):
     report = results["report"]
-    few, many = real_data.needed(report, gap=0.2), real_data.needed(report, gap=0.1)
+    few, many = real_data.needed(report, 110, gap=0.2), real_data.needed(report, 110, gap=0.1)
     assert few["patients"]["8192"] < many["patients"]["8192"]
     assert many["patients"]["512"] is None  # under images_at_least
     assert 512 < many["images_at_least"] < 2048
     report["judge"]["specificity"] = 0.3
-    assert real_data.needed(report)["patients"] == {}
+    assert real_data.needed(report, 110)["patients"] == {}
 
 
 def test_the_page_says_what_was_measured(results):
@@ -136,6 +137,10 @@ def test_the_page_says_what_was_measured(results):
     assert "| male, adjusted count [95 %] | 80.0 % [55.0, 100.0] | 80.0 % [55.0, 100.0] |" in text
     assert "| gap to the target | 31.0 % | 5.0 % |" in text
     assert "109 patients of known sex" in text
+    assert "| label shift, p | 0.031 | 0.031 |" in text
+    # J = .5, variance of the calls (.13 x .5)^2 = .004225, of which .24 / 512 = .000469 is the images';
+    # with 110 patients in place of 54: 2.8016 sqrt(.000469 + .003756 x 54 / 110) / .5 = .2695
+    assert "with 80 % power would be 26.9 %" in text
     assert "with 512 images no number of patients is enough, with 2048 images" in text
     assert "Caution: fewer than 100 subjects" in text
     results["needed"]["patients"] = {}

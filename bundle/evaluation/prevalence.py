@@ -272,6 +272,18 @@ def subjects_needed(
     return subjects * judge / left if left > 0 and youden > 0 else None
 
 
+def detectable_with(
+    standard_error: float, share: float, youden: float, subjects: int, images: int, more_subjects: int
+) -> float:
+    """Smallest gap found with 80 % power by the same images, had the judge been measured on ``more_subjects``.
+
+    The other arguments describe a measurement, as in ``subjects_needed``.
+    """
+    sampling = share * (1 - share) / images
+    judge = max((standard_error * youden) ** 2 - sampling, 0.0)
+    return detectable_gap(np.sqrt(sampling + judge * subjects / more_subjects) / youden)
+
+
 def _count(x: NDArray[np.float64], rates: JudgeRates, clusters: ArrayLike | None, total: int) -> AdjustedCount:
     n, groups = x.shape
     raw = x.mean(axis=0)

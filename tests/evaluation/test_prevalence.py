@@ -12,6 +12,7 @@ from bundle.evaluation.prevalence import (
     adjusted_count,
     as_vector,
     detectable_gap,
+    detectable_with,
     equivalence_p,
     gap,
     images_needed,
@@ -271,6 +272,15 @@ def test_tipping_point_by_hand():
     # 'aligned': 90 % half width .04 * 1.6449 / 1.9600 = .03357, so .05 - .03357 to go.
     assert tipping_point(known_count(0.58, 0.04), [0.42, 0.58]) == pytest.approx(0.05 - 0.04 * 1.644854 / 1.959964)
     assert tipping_point(known_count(0.60, 0.04), [0.42, 0.58]) == 0
+
+
+def test_more_subjects_shrink_the_judges_part_alone():
+    """Of a standard error .05 with J = .8 the variance of the calls is .0016; .25 / 400 = .000625 are the images'.
+
+    Twice the subjects leave .000625 + .000975 / 2 = .0011125: 2.8016 sqrt(.0011125) / .8 = .11681.
+    """
+    assert detectable_with(0.05, 0.5, 0.8, 100, 400, 200) == pytest.approx(0.11681, abs=1e-5)
+    assert detectable_with(0.05, 0.5, 0.8, 100, 400, 100) == pytest.approx(detectable_gap(0.05))
 
 
 def test_equivalence_p_is_that_of_the_two_tests():
