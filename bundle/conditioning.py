@@ -51,7 +51,9 @@ class Clip(nn.Module):
             self.eval().requires_grad_(False)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Grey or RGB images (N, C, H, W) in [0, 1] -> what the image tower expects, (N, 3, h, w); differentiable."""
+        """Grey or RGB images (N, C, H, W) in [0, 1] -> what the image tower expects, on its device, (N, 3, h, w);
+        differentiable."""
+        images = images.to(self.mean.device)
         if images.shape[-2:] != self.image_size:
             images = interpolate(images, self.image_size, mode="bilinear", antialias=True)
         return (images.expand(-1, 3, -1, -1) - self.mean) / self.std

@@ -16,7 +16,7 @@ from bundle.cohorts.slices import Slices
 from bundle.cohorts.tables import read_table
 from bundle.errors import InputError
 from bundle.evaluating.assessment import Assessment, Prompts, Side
-from bundle.evaluating.pictures import read_pictures, require_same_names
+from bundle.evaluating.pictures import picture_names, read_pictures, require_same_names
 from bundle.evaluating.probes import with_second_judge
 from bundle.evaluating.unseen import Judge, require_another, require_holdout, require_unseen
 from bundle.evaluating.writing import write
@@ -75,14 +75,10 @@ class FolderEvaluation:
         self._check_judge()
         folders = {"before": self.reference, "after": self.generated}
         folders = {name: folder for name, folder in folders.items() if folder is not None}
-        shape = self.real.images.shape[1:]
-        found = {name: read_pictures(path, self.transforms, self.cache_dir, shape) for name, path in folders.items()}
-        require_same_names({folders[name]: names for name, (names, _) in found.items()})
-        texts, prompt = self._prompts(found["after"][0])
-        sides = {
-            name: Side(read(images, self.instruments, label=f"reading {name}"), prompt)
-            for name, (_, images) in found.items()
-        }
+        names = {name: picture_names(folder) for name, folder in folders.items()}
+        require_same_names({folders[name]: found for name, found in names.items()})
+        texts, prompt = self._prompts(names["after"])
+        sides = {name: Side(self._look(folder, names[name], name), prompt) for name, folder in folders.items()}
         made = self._assessment(texts).report(
             sides,
             self.seed,
@@ -95,6 +91,11 @@ class FolderEvaluation:
         training = ByteImages(self.training.images) if self.training and self.show_closest else None
         write(made, self.output_dir, sides, texts, training)
         return made
+
+    def _look(self, folder: str, names: Sequence[str], label: str) -> Readings:
+        shape = self.real.images.shape[1:]
+        images = read_pictures(folder, names, self.transforms, self.cache_dir, shape)
+        return read(images, self.instruments, label=f"reading {label}")
 
     def _check_judge(self) -> None:
         if self.guide is not None:

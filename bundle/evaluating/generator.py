@@ -160,17 +160,12 @@ class Evaluation:
         """All who look at the images of the two sides."""
         readers = {} if self.readers is None else {"trait": self.readers.trait, "lesion": self.readers.lesion}
         second = {} if self.second_judge is None else {"second": self.second_judge}
-        return Instruments({"judge": self.judge, "guide": self.guide, **second}, self._spaces, readers)
+        return Instruments({"judge": self.judge, "guide": self.guide, **second}, self.spaces, readers)
 
     @cached_property
     def judging(self) -> Instruments:
         """The judge and one space, for images of which only shares and a distance are reported."""
-        return Instruments({"judge": self.judge}, {self.own_space: self._spaces[self.own_space]})
-
-    @property
-    def _spaces(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        device = self.autoencoder.mean.device
-        return {name: lambda images, look=look: look(images.to(device)) for name, look in self.spaces.items()}
+        return Instruments({"judge": self.judge}, {self.own_space: self.spaces[self.own_space]})
 
     @cached_property
     def assessment(self) -> Assessment:
@@ -200,7 +195,7 @@ class Evaluation:
 
     def _features(self, slices: Slices, label: str, spaces: Sequence[str]) -> Readings:
         """Real slices as they are, in some feature spaces."""
-        chosen = Instruments({}, {name: self._spaces[name] for name in spaces})
+        chosen = Instruments({}, {name: self.spaces[name] for name in spaces})
         groups = self.attribute.indices(slices.rows)
         return read(ByteImages(slices.images), chosen, slices.subjects(), groups, f"reading {label}")
 

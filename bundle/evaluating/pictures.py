@@ -30,9 +30,13 @@ BATCH_SIZE = 64
 
 
 def read_pictures(
-    folder: str | Path, transforms: Mapping[str, Callable], cache_dir: str | Path, shape: Sequence[int]
-) -> tuple[list[str], StoredImages]:
-    """Names, relative to the folder and sorted, and images (N, C, H, W) of all pictures in a folder.
+    folder: str | Path,
+    names: Sequence[str],
+    transforms: Mapping[str, Callable],
+    cache_dir: str | Path,
+    shape: Sequence[int],
+) -> StoredImages:
+    """Images (N, C, H, W) of the pictures of these names, from ``picture_names``, in a folder.
 
     Args:
         transforms: by kind, picture, volume and dicom, what turns {"image": path} into (C, H, W) in [0, 1].
@@ -40,10 +44,9 @@ def read_pictures(
         shape: (C, H, W) of the real images.
 
     Raises:
-        InputError: no such folder, fewer than four images, one that cannot be read, of another size than the others, or
-            that the transform does not bring to ``shape``.
+        InputError: an image that cannot be read, is of another size than the others, or does not become one of
+            ``shape``.
     """
-    names = _names(Path(folder))
     files = [str(Path(folder) / name) for name in names]
     _check_sizes(files)
     chosen = {kind: transforms[kind] for kind in {_kind(file) for file in files}}
@@ -52,7 +55,7 @@ def read_pictures(
     path = Path(cache_dir) / f"pictures_{key}.npy"
     if not path.is_file():
         write_images(_batches(files, chosen, tuple(shape), str(folder)), len(files), path)
-    return names, StoredImages(path)
+    return StoredImages(path)
 
 
 def require_same_names(folders: Mapping[str, Sequence[str]]) -> None:
@@ -67,7 +70,10 @@ def require_same_names(folders: Mapping[str, Sequence[str]]) -> None:
             )
 
 
-def _names(folder: Path) -> list[str]:
+def picture_names(folder: str | Path) -> list[str]:
+    """Names of all pictures in a folder and the folders in it, relative to it, sorted. Raises InputError where there is
+    no such folder, or hardly an image in it."""
+    folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder of the images")
     found = [os.path.relpath(os.path.join(place, name), folder) for place, files, _ in walk(folder) for name in files]

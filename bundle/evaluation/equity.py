@@ -3,8 +3,8 @@
 The score divides the overall value by one plus the sum of the groups' distances from it. Chance alone moves groups away
 from the whole, small and numerous ones most, and a distance such as Fréchet's grows as images get fewer. So the score
 is below the overall value (for a distance, above it) even where groups are treated alike, by an amount that depends on
-the groups' sizes: `fair_value` says which. It has no interval, and a worse overall value can raise it. No verdict rests
-on it.
+the groups' sizes: the mean of `fair_scores` says which. It has no interval, and a worse overall value can raise it. No
+verdict rests on it.
 """
 
 from __future__ import annotations
@@ -28,22 +28,6 @@ def equity_scaled(overall: float, by_group: Mapping[str, float], higher_is_bette
     """
     scale = 1 + sum(abs(value - overall) for value in by_group.values())
     return float(overall / scale if higher_is_better else overall * scale)
-
-
-def fair_value(
-    measure: Measure,
-    real: ArrayLike,
-    generated: ArrayLike,
-    real_groups: ArrayLike,
-    generated_groups: ArrayLike,
-    real_subjects: ArrayLike,
-    repeats: int = 20,
-    seed: int = 0,
-    higher_is_better: bool = True,
-) -> float:
-    """What the equity-scaled `measure` comes to where groups do not differ: the mean of `fair_scores`."""
-    arguments = real, generated, real_groups, generated_groups, real_subjects, repeats, seed, higher_is_better
-    return float(fair_scores(measure, *arguments).mean())
 
 
 def fair_scores(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bundle.evaluation.distances import choose, frechet_distance, half_sampled, prdc
 from bundle.evaluation.diversity import ms_ssim_diversity
-from bundle.evaluation.equity import equity_scaled, fair_value
+from bundle.evaluation.equity import equity_scaled, fair_scores
 from bundle.evaluation.estimate import Estimate, difference
 from bundle.evaluation.quality import clip_score, kid
 from bundle.evaluation.readings import Readings
@@ -154,8 +154,8 @@ def _legacy(parts: Mapping[str, tuple[Readings, Readings]], space: str, each: in
     for name, (measure, higher) in measures.items():
         groups = {g: measure(x[labels == g], y[labels == g]) for g in parts}
         value = equity_scaled(measure(x, y), groups, higher_is_better=higher)
-        fair = fair_value(measure, x, y, labels, labels, subjects, higher_is_better=higher)
-        found[name] = {"value": value, "fair": fair}
+        fair = fair_scores(measure, x, y, labels, labels, subjects, higher_is_better=higher)
+        found[name] = {"value": value, "fair": float(fair.mean())}
     return found
 
 

@@ -43,7 +43,8 @@ def main(number, folder):
     parser = ConfigParser(ConfigParser.load_config_file("configs/common.yaml"))
     judge, guide = (parser.get_parsed_content(f"{name}_def").eval() for name in ("judge", "guide"))
     images = stored(number, folder)
-    folders.read_pictures = lambda *_: ([f"{i}.png" for i in range(number)], images)
+    folders.picture_names = lambda _: [f"{i}.png" for i in range(number)]
+    folders.read_pictures = lambda *_: images
     evaluation = FolderEvaluation(
         str(folder), {}, judge, SEX, slices(400, "v"), slices(400, "r"), {"space": features}, "space",
         str(folder / "report"), str(folder / "cache"), guide=guide, training=slices(1000, "t"),

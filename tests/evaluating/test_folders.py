@@ -15,7 +15,7 @@ from bundle.attributes import Attribute
 from bundle.cohorts.slices import Slices
 from bundle.errors import InputError
 from bundle.evaluating.folders import FolderEvaluation
-from bundle.evaluating.pictures import read_pictures, require_same_names
+from bundle.evaluating.pictures import picture_names, read_pictures, require_same_names
 from bundle.networks.classifier import AttributeClassifier
 
 SEX = Attribute("sex", ["female", "male"])
@@ -83,6 +83,10 @@ def in_root(request):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(request.config.rootpath)
         yield
+
+
+def images_of(folder, transforms, cache, channels=1):
+    return read_pictures(folder, picture_names(folder), transforms, cache, (channels, SIDE, SIDE))
 
 
 @pytest.fixture
@@ -153,37 +157,37 @@ def test_a_group_without_an_image_is_told(evaluation, tmp_path, male):
 
 
 class TestWhatIsRefused:
-    def test_no_folder_and_no_images(self, tmp_path, transforms):
+    def test_no_folder_and_no_images(self, tmp_path):
         with pytest.raises(InputError, match="no such folder"):
-            read_pictures(tmp_path / "none", transforms, tmp_path, (1, SIDE, SIDE))
+            picture_names(tmp_path / "none")
         (tmp_path / "notes").mkdir()
         (tmp_path / "notes" / "a.txt").write_text("x")
         with pytest.raises(InputError, match=r"0 image\(s\) among 1 files"):
-            read_pictures(tmp_path / "notes", transforms, tmp_path, (1, SIDE, SIDE))
+            picture_names(tmp_path / "notes")
 
-    def test_one_image(self, tmp_path, transforms):
+    def test_one_image(self, tmp_path):
         with pytest.raises(InputError, match=r"1 image\(s\) among 1 files; at least 4"):
-            read_pictures(fill(tmp_path / "one", 1, 1), transforms, tmp_path, (1, SIDE, SIDE))
+            picture_names(fill(tmp_path / "one", 1, 1))
 
     def test_an_unreadable_image_is_named(self, tmp_path, transforms):
         folder = fill(tmp_path / "a", 5, 0.5)
         (folder / "0003.png").write_bytes((folder / "0003.png").read_bytes()[:80])
         with pytest.raises(InputError, match="0003.png: cannot be read as an image"):
-            read_pictures(folder, transforms, tmp_path / "cache", (1, SIDE, SIDE))
+            images_of(folder, transforms, tmp_path / "cache")
         (folder / "0003.png").write_bytes(b"nothing")
         with pytest.raises(InputError, match="0003.png: cannot be read as an image"):
-            read_pictures(folder, transforms, tmp_path / "cache", (1, SIDE, SIDE))
+            images_of(folder, transforms, tmp_path / "cache")
         assert not list((tmp_path / "cache").glob("*"))
 
     def test_a_wrong_size_is_named(self, tmp_path, transforms):
         folder = fill(tmp_path / "a", 5, 0.5)
         Image.fromarray(np.zeros((SIDE, 2 * SIDE), np.uint8)).save(folder / "0002.png")
         with pytest.raises(InputError, match="0002.png: 64 x 32 pixels, '.*0000.png' has 32 x 32"):
-            read_pictures(folder, transforms, tmp_path, (1, SIDE, SIDE))
+            images_of(folder, transforms, tmp_path)
 
     def test_other_channels_than_the_real_images(self, tmp_path, transforms):
         with pytest.raises(InputError, match=r"the real images are \(3, 32, 32\)"):
-            read_pictures(fill(tmp_path / "a", 5, 0.5), transforms, tmp_path, (3, SIDE, SIDE))
+            images_of(fill(tmp_path / "a", 5, 0.5), transforms, tmp_path, 3)
 
     def test_names_without_a_partner(self):
         with pytest.raises(InputError, match=r"before: 'b.png' has no partner .* \(2 of these\)"):
@@ -201,19 +205,19 @@ class TestKinds:
     def test_folders_within_and_the_order(self, tmp_path, transforms):
         fill(tmp_path / "a" / "part_2", 3, 1)
         fill(tmp_path / "a" / "part_1", 3, 0)
-        names, images = read_pictures(tmp_path / "a", transforms, tmp_path / "cache", (1, SIDE, SIDE))
-        assert names == [f"part_{p}/{i:04d}.png" for p in (1, 2) for i in range(3)]
+        images = images_of(tmp_path / "a", transforms, tmp_path / "cache")
+        assert picture_names(tmp_path / "a") == [f"part_{p}/{i:04d}.png" for p in (1, 2) for i in range(3)]
         above = images[:][:, 0, : SIDE // 2].mean((1, 2))
         assert (above[:3] < 0.3).all()
         assert (above[3:] > 0.5).all()
 
     def test_a_changed_file_is_read_again(self, tmp_path, transforms):
         folder = fill(tmp_path / "a", 4, 0)
-        first = read_pictures(folder, transforms, tmp_path / "cache", (1, SIDE, SIDE))[1]
-        again = read_pictures(folder, transforms, tmp_path / "cache", (1, SIDE, SIDE))[1]
+        first = images_of(folder, transforms, tmp_path / "cache")
+        again = images_of(folder, transforms, tmp_path / "cache")
         assert first.path == again.path
         Image.fromarray(np.full((SIDE, SIDE), 255, np.uint8)).save(folder / "0001.png")
-        changed = read_pictures(folder, transforms, tmp_path / "cache", (1, SIDE, SIDE))[1]
+        changed = images_of(folder, transforms, tmp_path / "cache")
         assert changed[[1]].min() == 1
         assert first[[1]].max() < 1
 
@@ -224,7 +228,7 @@ class TestKinds:
             shown = np.zeros((SIDE, SIDE), np.float32)
             shown[: SIDE // 2, : SIDE // 4] = i + 1  # upper left
             nibabel.save(nibabel.Nifti1Image(shown.T, np.eye(4)), tmp_path / "a" / f"{i}.nii.gz")
-        images = read_pictures(tmp_path / "a", transforms, tmp_path / "cache", (1, SIDE, SIDE))[1][:]
+        images = images_of(tmp_path / "a", transforms, tmp_path / "cache")[:]
         assert images.shape == (4, 1, SIDE, SIDE)
         assert (images[:, 0, : SIDE // 2, : SIDE // 4] == 1).all()
         assert images[:, 0, SIDE // 2 :].max() == 0
@@ -234,5 +238,5 @@ class TestKinds:
         (tmp_path / "a").mkdir()
         for i in range(4):
             Image.new("RGB", (SIDE, SIDE), (200, 200, 200)).save(tmp_path / "a" / f"{i}.JPG")
-        images = read_pictures(tmp_path / "a", transforms, tmp_path / "cache", (1, SIDE, SIDE))[1][:]
+        images = images_of(tmp_path / "a", transforms, tmp_path / "cache")[:]
         assert images.mean() == pytest.approx(200 / 255, abs=0.01)
