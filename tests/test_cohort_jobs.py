@@ -26,7 +26,7 @@ def models(root, tmp_path):
         parser = ConfigParser()
         parser.read_config(["configs/align.yaml", overlay])
         folder = tmp_path / "models"
-        for name in ("autoencoder", "denoiser", "guide", "judge", "second_judge"):
+        for name in ("autoencoder", "denoiser", "guide", "judge"):
             save_weights(parser.get_parsed_content(f"{name}_def"), folder / f"{name}.pt")
         for fold in range(5):  # where the judge is cross-fitted
             shutil.copy(folder / "judge.pt", folder / f"judge_{fold}.pt")

@@ -210,7 +210,7 @@ def test_images_are_lossless_and_labelled(two):
     given = page(bare(), {"pairs": [(found[0], found[1], "a head", 0.9, 0.1)]})
     assert base64.b64encode(found[0]).decode() in given  # the bytes of a PNG stay as they are
     assert two.text.count("SYNTHETIC") == 4 * 2 + 3  # of the closest pairs the right-hand image is real
-    assert two.text.count("REAL") == 3
+    assert two.text.count("TRAINING") == 3
     alts = [image["alt"] for image in two.all("img")]
     assert "Synthetic image before tuning, probability of male 0.91, prompt: axial FLAIR MR of a head" in alts
     assert "Training image nearest to the synthetic image beside it, at distance 0.110" in alts

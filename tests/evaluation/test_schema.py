@@ -66,7 +66,7 @@ def test_a_report_that_was_measured_passes():
         (["after", "label_shift", "p_value"], 1.5),
         (["after", "quality", "clip", "kid"], 0.07),
         (["after", "by_group", "membership"], "name"),
-        (["after", "scores", "counts", 0], 1.5),
+        (["after", "scores", "counts", 0], -1),
         (["real", "n"], None),
         (["judge", "recall", "male"], 92),
         (["judge", "round_trip", 0, "images"], "blurred"),
