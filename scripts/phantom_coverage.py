@@ -41,7 +41,8 @@ from scripts.results import RESULTS, percent
 GROUPS = ("first", "second")
 SHARES = (0.2, 0.35, 0.5, 0.65, 0.8)
 STRENGTHS = (0.1, 0.25)
-MEANS = ("covered", "rejected", "tipped", "silent")
+MILD = ("decoded", "plain", "noised by 0.1")  # treatments that leave an image what it was
+MEANS = ("covered", "rejected", "tipped", "silent", "false_alarm")
 JSON, PAGE = RESULTS / "phantom_coverage.json", Path("docs/results.md")
 Rows = NDArray[np.int64]
 
@@ -52,10 +53,10 @@ class ImageCoverage:
 
     `bias` is the mean error of the estimate and `width` the interval's mean width. `covered`: the interval holds the
     true share; `refuted`: the calls contradict label shift outright, so that the interval is the whole range;
-    `rejected`: the label-shift test says no; `tipped`: the tipping point is below the largest shift between
-    calibrations, as it is for every "cannot tell", whose tipping point is 0; `silent`: the interval misses, and neither
-    the test nor the tipping point warns of it; `aligned`, `not_aligned`: the verdict with the true share as target, by
-    which the second is always wrong.
+    `rejected`: the label-shift test says no; `tipped`: a verdict other than "cannot tell" whose tipping point is below
+    the largest shift between the mild calibrations; `silent`: the interval misses, and neither the test nor the tipping
+    point warns of it; `false_alarm`: it holds, and one of them warns; `aligned`, `not_aligned`: the verdict with the
+    true share as target, by which the second is always wrong.
     """
 
     share: float
@@ -67,6 +68,7 @@ class ImageCoverage:
     rejected: float
     tipped: float
     silent: float
+    false_alarm: float
     aligned: float
     not_aligned: float
 
@@ -84,6 +86,7 @@ def coverage_on_images(
     seed: int,
     margin: float,
     rejects: Callable[[str, Rows, Rows], bool],
+    mild: Sequence[str] | None = None,
 ) -> list[ImageCoverage]:
     """Make sets of known true share out of judged images, again and again, and count how often the interval is right.
 
@@ -106,6 +109,7 @@ def coverage_on_images(
         margin: of the verdict, whose target is the true share.
         rejects: says whether the label-shift test rejects, given the calibration's name, the rows of the generated
             images (images,) and those of the validation images.
+        mild: calibrations whose differences are held against the tipping point; all unless given.
 
     Returns one entry per share and calibration.
 
@@ -122,7 +126,7 @@ def coverage_on_images(
         for _ in range(repeats):
             generated, measured = pools.generated(rng, images, share), pools.measured(rng, subjects_each)
             counts = pools.counts(generated, measured)
-            shift = largest_shift(counts.values())
+            shift = largest_shift([counts[name] for name in (mild or counts)])
             for name, count in counts.items():
                 found[name].append(_outcome(count, share, margin, shift, rejects(name, generated, measured)))
         result += [ImageCoverage(share, name, *map(float, np.mean(rows, axis=0))) for name, rows in found.items()]
@@ -192,11 +196,19 @@ def _outcome(count: AdjustedCount, share: float, margin: float, shift: float, re
     low, high = count.interval()[1]
     target = (1 - share, share)
     covered, refuted = low <= share <= high, not count.inside_hull
-    tipped = tipping_point(count, target, margin) < shift
-    silent = not (covered or rejected or tipped)
     said = verdict(count, target, margin)
+    tipped = said != "cannot tell" and tipping_point(count, target, margin) < shift
+    warned = rejected or tipped
     bias = count.value[1] - share
-    flags = (refuted, rejected, tipped, silent, said == "aligned", said == "not aligned")
+    flags = (
+        refuted,
+        rejected,
+        tipped,
+        not covered and not warned,
+        covered and warned,
+        said == "aligned",
+        said == "not aligned",
+    )
     return np.array([covered, high - low, bias, *flags], dtype=float)
 
 
@@ -253,9 +265,10 @@ def section(results: Mapping[str, Any]) -> str:
         "coverage",
         "lowest",
         "largest bias",
-        "test rejects",
+        "rejected",
         "tips",
         "silent misses",
+        "false alarms",
     )
     low = [row for row in results["rows"] if row["covered"] < 0.9]
     silent = max((row["silent"] for row in low), default=0.0)
@@ -334,6 +347,7 @@ def _covered(
         0,
         margin,
         rejects,
+        MILD,
     )
 
 

@@ -186,7 +186,7 @@ class Assessment:
         by_group = {
             name: {
                 "n": int((self.real.groups == g).sum()),
-                "quality": compared(first[first.groups == g], second[second.groups == g], each),
+                "quality": compared(second[second.groups == g], first[first.groups == g], each),
                 "diversity": diversity(self.real[self.real.groups == g]),
             }
             for g, name in enumerate(self.attribute.groups)
@@ -200,7 +200,7 @@ class Assessment:
             "judged": len(self.people.readings),
             **in_proportion(self.people, self.target),
             "kid": {s: kid(first.features[s], second.features[s], first.subjects, second.subjects) for s in features},
-            "quality": compared(first, second, overall),
+            "quality": compared(second, first, overall),
             "diversity": diversity(self.real),
             "by_group": {"membership": "known", "n_each": each, "groups": by_group} if each else None,
             "clip_score": self._text_agreement(self.real[text], self.real_prompt[text]) if described else None,
@@ -227,7 +227,7 @@ class Assessment:
         return paired_difference(before.calls(), after.calls(), self.rates), changed
 
     def _strata(self, sides: Mapping[str, Side]) -> dict[str, Entry]:
-        """Shares among the images whose prompts name a stratum."""
+        """Shares among the images whose prompts name a stratum, of those that were drawn at all."""
         if self.prompts is None or any(side.prompt is None for side in sides.values()):
             return {}
         names = np.array(self.prompts.strata)
@@ -240,6 +240,7 @@ class Assessment:
                 },
             }
             for name in sorted(set(names.tolist()) - {"all"})
+            if all((names[side.prompt] == name).any() for side in sides.values())
         }
 
     def share_row(self, made: Readings, **labels: Any) -> Entry:
@@ -293,9 +294,11 @@ class Assessment:
 
 def _notes(overall: int, each: int) -> list[str]:
     """What a reader must know of how the figures were made."""
-    drawn = f"{overall} images of every set" + (f", and {each} of every group of it" if each else "")
+    drawn = f"compares {overall} images of every set" if overall else "was not measured: too few images or people"
+    groups = f"{each} of every group" if each else "nothing by group: too few images or people of one"
     return [
-        f"Quality compares {drawn}, drawn once; KID in the first table and its change use all images.",
+        f"Quality {drawn}; {groups}. The real ones are of one half of the cohort's people, with whom the other half is "
+        "compared too. The change of KID uses all images.",
         f"MS-SSIM is the mean over at most {MOST_PAIRS} disjoint pairs, not over all pairs.",
         "Images were read in batches and not kept; kernels and distances were summed in blocks.",
     ]

@@ -36,16 +36,14 @@ def copies(made: Readings, training: Readings, holdout: Readings, groups: Sequen
         return {**nothing, "reason": str(error)}
     known = {group: measured for group, measured in found.items() if measured is not None}
     if not known:
-        return {
-            **nothing,
-            "reason": f"Too few hold-out subjects of a group for quantile {QUANTILE:g}: give 100 or more.",
-        }
+        return {**nothing, "reason": "No group has images and the 100 hold-out subjects that it takes."}
     pairs = [_pair_entry(pair, group, training) for group, measured in known.items() for pair in measured.closest]
     pairs.sort(key=lambda pair: pair["distance"] / pair["threshold"])
     return {
         "space": space,
         "quantile": QUANTILE,
         "groups": {group: _group_entry(measured) for group, measured in known.items()},
+        "unmeasured": [group for group in groups if group not in known],
         "pairs": pairs[:NUM_CLOSEST],
     }
 

@@ -103,7 +103,7 @@ class FolderEvaluation:
         if self.trained_on is not None:
             require_unseen(self.trained_on, self.judge, self.validation.subjects())
         if self.training is not None:
-            require_holdout(self.training.subjects(), self.validation.subjects())
+            require_holdout(self.training.subjects(), self.validation.subjects(), self.real.subjects())
 
     @cached_property
     def instruments(self) -> Instruments:
@@ -148,7 +148,8 @@ class FolderEvaluation:
                 f"with its path below {self.generated}"
             )
         texts = sorted({prompt[file] for file in files})
-        return texts, np.array([texts.index(prompt[file]) for file in files])
+        number = {text: i for i, text in enumerate(texts)}
+        return texts, np.array([number[prompt[file]] for file in files])
 
     def _embedded(self, texts: Sequence[str]) -> Prompts | None:
         if not texts:

@@ -128,7 +128,7 @@ class Evaluation:
         require_another(self.guide, self.judge)
         require_unseen(self.trained_on, self.judge, self.validation.subjects())
         if self.training is not None:
-            require_holdout(self.training.subjects(), self.validation.subjects())
+            require_holdout(self.training.subjects(), self.validation.subjects(), self.real.subjects())
         seconds = self._snapshot_seconds()
         draws = draw(self.seed, "evaluation", self.num_images, self.captions.shares, self.latent_shape)
         made = {name: self.maker.generated(denoiser, draws, name) for name, denoiser in self.denoisers.items()}
@@ -168,9 +168,14 @@ class Evaluation:
         return Instruments({"judge": self.judge}, {self.own_space: self.spaces[self.own_space]})
 
     @cached_property
+    def people_slices(self) -> Slices:
+        """The validation slices of subjects of known group."""
+        return self.validation.where(lambda row: row[self.attribute.name] in self.attribute.groups)
+
+    @cached_property
     def assessment(self) -> Assessment:
         """What the images are measured against, as the instruments see it."""
-        known = self.validation.where(lambda row: row[self.attribute.name] in self.attribute.groups)
+        known = self.people_slices
         label, groups = "validation slices", self.attribute.indices(known.rows)
         seen = read(self.maker.decoded(known, label), self.instruments, known.subjects(), groups, f"reading {label}")
         plain = read(ByteImages(known.images), self.judging, known.subjects(), groups, f"judging plain {label}")
@@ -252,8 +257,10 @@ class Evaluation:
     def _variants(self, denoiser: nn.Module, name: str) -> list[People]:
         """Some validation slices, one of a person, noised and denoised by this denoiser with their own captions."""
         groups, texts = self.attribute.groups, set(self.captions.texts)
-        known = self.validation.where(lambda row: row[self.attribute.name] in groups and neutral_caption(row) in texts)
+        known = self.people_slices.where(lambda row: neutral_caption(row) in texts)
         chosen = known.per_subject(1).first(self.num_round_trip)
+        place = {id(row): number for number, row in enumerate(self.people_slices.rows)}
+        places = np.array([place[id(row)] for row in chosen.rows], dtype=int)
         if not len(chosen):
             return []
         noise = draw(self.seed, "round trip", len(chosen), self.captions.shares, self.latent_shape).noise
@@ -263,7 +270,7 @@ class Evaluation:
         for strength in self.strengths:
             images = self.maker.renoised(denoiser, chosen, draws, strength, name)
             readings = read(images, judge, chosen.subjects(), truth, f"judging the round trip, {name}")
-            found.append(People(tuple(groups), readings, "noised and denoised", strength, name))
+            found.append(People(tuple(groups), readings, "noised and denoised", strength, name, places))
         return found
 
     def _snapshot_seconds(self) -> dict[str, float]:

@@ -22,12 +22,13 @@ FEW_SUBJECTS = 20  # of a value, to learn to read it
 
 @dataclass(frozen=True)
 class Fact:
-    """Something that prompts ask for: its ``values``, the probe that reads it and how that errs, and what each of P
-    prompts ``asked`` for, -1 where nothing."""
+    """Something that prompts ask for: its ``values``, the probe that reads it and how that errs, in all and within each
+    group that has people enough, and what each of P prompts ``asked`` for, -1 where nothing."""
 
     values: tuple[str, ...]
     probe: Probe
     rates: JudgeRates
+    group_rates: Mapping[int, JudgeRates]
     asked: NDArray[np.int64]
 
     def shares(self, features: NDArray, prompt: NDArray, groups: NDArray, names: Sequence[str]) -> Entry | None:
@@ -38,7 +39,8 @@ class Fact:
         if whole is None:
             return None
         by_group = {
-            name: fact_share(called[groups == g], asked[groups == g], self.rates) for g, name in enumerate(names)
+            names[g]: fact_share(called[groups == g], asked[groups == g], rates)
+            for g, rates in self.group_rates.items()
         }
         return _entry(whole, by_group, self.rates)
 
@@ -67,8 +69,18 @@ def learn_fact(
     known = labels >= 0
     subjects, features = readings.subjects[known], readings.features[space][known]
     probe = fit_probe(features, labels[known], subjects)
-    rates = judge_rates(probe.own.argmax(1), labels[known], subjects, names)
-    return Fact(names, probe, rates, asked_index(asked, names))
+    calls, labels, groups = probe.own.argmax(1), labels[known], readings.groups[known]
+    by_group = {
+        int(g): judge_rates(calls[groups == g], labels[groups == g], subjects[groups == g], names)
+        for g in np.unique(groups)
+        if _people(labels[groups == g], subjects[groups == g], len(names)) >= FEW_SUBJECTS
+    }
+    return Fact(names, probe, judge_rates(calls, labels, subjects, names), by_group, asked_index(asked, names))
+
+
+def _people(labels: NDArray, subjects: NDArray, values: int) -> int:
+    """How many subjects the rarest value has."""
+    return min(len(np.unique(subjects[labels == value])) for value in range(values))
 
 
 def _entry(whole: FactShare, by_group: Mapping[str, FactShare | None], rates: JudgeRates) -> Entry:

@@ -34,6 +34,7 @@ def require_another(guide: nn.Module, judge: Judge) -> None:
         raise InputError("judge: has the guide's weights; give a judge of its own, trained on other subjects")
 
 
-def require_holdout(training: Sequence[str], validation: Sequence[str]) -> None:
-    """Raise InputError when the generator learned from a subject by whom its copies are measured."""
+def require_holdout(training: Sequence[str], validation: Sequence[str], real: Sequence[str]) -> None:
+    """Raise InputError when the generator learned from a subject by whom its copies, or its quality, are measured."""
     require_disjoint(training=training, validation=validation)
+    require_disjoint(training=training, real=real)

@@ -88,6 +88,7 @@ def half_sampled(
     first: ArrayLike,
     second: ArrayLike,
     first_subjects: ArrayLike | None = None,
+    second_subjects: ArrayLike | None = None,
     repeats: int = 25,
     seed: int = 0,
 ) -> tuple[Estimate, ...]:
@@ -96,8 +97,9 @@ def half_sampled(
     Args:
         measure: of features (n, d) and (m, d); one number or several.
         first: (N, d) features.
-        second: (M, d) features; of it so many are drawn that the ratio of the two numbers stays.
+        second: (M, d) features; the ratio of the two numbers stays.
         first_subjects: (N,) identifiers of persons, of whom whole ones are drawn; by default every image is its own.
+        second_subjects: (M,) the same of the other set, where it too is real.
         repeats: how many halves.
         seed: of the draws.
 
@@ -112,20 +114,35 @@ def half_sampled(
         InputError: fewer than four subjects.
     """
     x, y = _matching(first, second)
-    _, subjects = np.unique(np.arange(len(x)) if first_subjects is None else first_subjects, return_inverse=True)
-    if len(subjects) != len(x):
-        raise ValueError(f"first_subjects: {len(subjects)} for {len(x)} images; give one each")
-    persons = int(subjects.max()) + 1
-    if persons < 4:
-        raise InputError(f"first_subjects: {persons} different; give 4 or more, to draw halves of them")
+    persons = [_persons(given, len(part)) for given, part in ((first_subjects, x), (second_subjects, y))]
     rng = np.random.default_rng(seed)
     values = []
     for _ in range(repeats):
-        half = np.isin(subjects, rng.choice(persons, persons // 2, replace=False))
-        other = rng.choice(len(y), round(half.sum() * len(y) / len(x)), replace=False)
-        values.append(np.atleast_1d(measure(x[half], y[other])))
+        rows = _half(persons[0], rng)
+        number = round(len(rows) * len(y) / len(x))  # the ratio of the two numbers stays
+        if second_subjects is None:
+            others = rng.choice(len(y), number, replace=False)
+        else:
+            others = rng.permutation(_half(persons[1], rng))[:number]
+            rows = rng.permutation(rows)[: round(len(others) * len(x) / len(y))]
+        values.append(np.atleast_1d(measure(x[rows], y[others])))
     whole = np.atleast_1d(measure(x, y))
     return tuple(symmetric(*pair) for pair in zip(whole, np.var(values, axis=0, ddof=1), strict=True))
+
+
+def _persons(subjects: ArrayLike | None, images: int) -> NDArray[np.int64]:
+    _, persons = np.unique(np.arange(images) if subjects is None else subjects, return_inverse=True)
+    if len(persons) != images:
+        raise ValueError(f"subjects: {len(persons)} for {images} images; give one each")
+    if persons.max() < 3:
+        raise InputError(f"subjects: {persons.max() + 1} different; give 4 or more, to draw halves of them")
+    return persons
+
+
+def _half(persons: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Rows of half the persons."""
+    number = persons.max() + 1
+    return np.flatnonzero(np.isin(persons, rng.choice(number, number // 2, replace=False)))
 
 
 def equal_sizes(sizes: Mapping[str, int]) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -67,10 +68,11 @@ def _size(readings: Readings) -> int:
 def likeness(made: Readings, real: Readings, sizes: tuple[int, int], groups: Sequence[str], membership: str) -> Entry:
     """The quality of one set of images, overall and, where every group has enough of them, by group."""
     overall, each = sizes
-    entry = {"quality": compared(made, real, overall), "diversity": diversity(made)}
+    reference = halves(real).first  # real against real has no more people to be compared with
+    entry = {"quality": compared(made, reference, overall), "diversity": diversity(made)}
     if not each:
         return entry | {"by_group": None, "equity_scaled": None}
-    parts = {g: (made[made.groups == i], real[real.groups == i]) for i, g in enumerate(groups)}
+    parts = {g: (made[made.groups == i], reference[reference.groups == i]) for i, g in enumerate(groups)}
     quality = {g: compared(*part, each) for g, part in parts.items()}
     spaces = list(made.features)
     found = {
@@ -103,7 +105,7 @@ def _distances(made: Readings, real: Readings, space: str) -> dict[str, Estimate
         found = prdc(first, second)
         return frechet_distance(first, second), found.precision, found.recall, found.density, found.coverage
 
-    spread = half_sampled(measure, x, y, real.subjects)
+    spread = half_sampled(measure, x, y, real.subjects, made.subjects)
     within = {name: _cut(found, *LIMITS[name]) for name, found in zip(LIMITS, spread, strict=True)}
     return {"kid": kid(x, y, real.subjects, made.subjects), **within}
 
@@ -136,11 +138,11 @@ def agreement_with_text(made: Readings, prompt: NDArray, texts: Texts) -> Entry:
 
 
 def _difference(found: Sequence[Estimate]) -> Estimate:
-    """Worst minus best group; of two groups the second minus the first."""
+    """Worst minus best group, with Bonferroni's level for all pairs; of two groups the second minus the first."""
     if len(found) == 2:
         return difference(found[1], found[0])
     ordered = sorted(found, key=lambda estimate: estimate.value)
-    return difference(ordered[-1], ordered[0])
+    return difference(ordered[-1], ordered[0], 1 - 0.05 / comb(len(found), 2))
 
 
 def _legacy(parts: Mapping[str, tuple[Readings, Readings]], space: str, each: int) -> dict[str, Entry]:

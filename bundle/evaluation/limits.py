@@ -194,8 +194,9 @@ def _groups(report: Entry) -> Iterator[str]:
     n = by_group.get("n_each")
     called = {g: round(after["n"] * share) for g, share in (after.get("raw_proportion") or {}).items()}
     few = ", ".join(f"{found} {group}" for group, found in called.items() if found < 20)
-    if few and not by_group:
-        yield f"Of the {count(after['n'])} images the judge calls only {few}: quality per group was not measured."
+    if after.get("quality") and not by_group:
+        why = f"of {count(after['n'])} images the judge calls only {few}" if few else "too few people or images"
+        yield f"Quality per group was not measured: {why}."
     if n is not None and n < 100:
         yield f"Quality per group rests on {n} images of each group; below 100 the differences are rough."
     if by_group.get("membership") == "judge" and n is not None:
@@ -217,7 +218,8 @@ def _groups(report: Entry) -> Iterator[str]:
         )
     obedience = after.get("obedience") or {}
     told, ideal = at(obedience, "difference"), obedience.get("judge_j")
-    if known(at(told, "ci95")) and ideal is not None and told["ci95"][1] < ideal:
+    obeyed = at(obedience, "adjusted", "ci95")
+    if known(at(told, "ci95")) and ideal is not None and known(obeyed) and obeyed[1] < 1:
         yield (
             f"Prompts that name a group are not always obeyed: they move the judge's calls by {difference(told)}, "
             f"and full obedience would move them by {points(ideal)}."
@@ -225,6 +227,9 @@ def _groups(report: Entry) -> Iterator[str]:
 
 
 def _copies(report: Entry) -> Iterator[str]:
+    missing = at(report, "after", "memorisation", "unmeasured")
+    if missing:
+        yield f"Copies of training images were not looked for in {', '.join(missing)}: too few people or images."
     measured = at(report, "after", "memorisation", "groups") or {}
     flagged = {name: entry for name, entry in measured.items() if entry.get("flagged")}
     if flagged:

@@ -82,14 +82,23 @@ class AdjustedCount:
         return inverse @ (self.raw_covariance + judge) @ inverse.T
 
     @property
+    def sampling_variance(self) -> NDArray[np.float64]:
+        """Variance (G,) of each proportion from the images alone: what differs between runs with one judge."""
+        inverse = self.rates.inverse
+        if inverse is None:
+            return np.full(len(self.groups), np.inf)
+        return np.diag(inverse @ self.raw_covariance @ inverse.T)
+
+    @property
     def standard_error(self) -> NDArray[np.float64]:
         """Standard error (G,) of each proportion."""
         return np.sqrt(np.diag(self.covariance))
 
     @property
     def measurable(self) -> bool:
-        """Whether the judge is better than chance beyond its error (at 95 %)."""
-        return bool(np.isfinite(self._uncut(0.95)).all())
+        """Whether the judge is better than chance beyond its error (at 95 %): of more than two groups, whether each is
+        called so more often among its own than among any other."""
+        return bool(np.isfinite(self._uncut(0.95)).all()) and (len(self.groups) == 2 or self._tells_apart())
 
     @property
     def inside_hull(self) -> bool:
@@ -106,6 +115,14 @@ class AdjustedCount:
         ends = self._uncut(confidence)
         low, high = self.total - 1, 1
         return np.tile([low, high], (len(ends), 1)).astype(float) if self._refuted(ends) else np.clip(ends, low, high)
+
+    def _tells_apart(self) -> bool:
+        matrix, cov = self.rates.matrix, self.rates.covariance
+        quantile = t.ppf(0.975, self.degrees)
+        pairs = [(a, b) for a in range(len(matrix)) for b in range(len(matrix)) if a != b]
+        errors = [cov[a, a, a, a] + cov[b, b, a, a] - 2 * cov[a, b, a, a] for a, b in pairs]
+        away = [matrix[a, a] - matrix[b, a] for a, b in pairs]
+        return bool((np.array(away) > quantile * np.sqrt(errors)).all())
 
     def _refuted(self, ends: NDArray[np.float64]) -> bool:
         return bool(((ends[:, 0] > 1) | (ends[:, 1] < self.total - 1)).any())

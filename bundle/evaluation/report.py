@@ -83,6 +83,7 @@ def side(
         "verdict": verdict(count, target, margin),
         "tipping_point": tipping_point(count, target, margin),
         "standard_error": float(count.standard_error.max()),
+        "sampling_error": float(np.sqrt(count.sampling_variance[-1])),
         "raw_proportion": _named(count, count.raw),
         "true_proportion": true and true["proportion"],
         "true_ci95": true and true["ci95"],
@@ -183,12 +184,12 @@ def across_reports(seed: int, after: Entry, others: Sequence[str | Path], groups
             raise InputError(f"{path}: of other groups, or of seed {row['seed']} again; give one report a seed")
         rows.append(row)
     last = groups[-1]
-    summary = across_seeds([row["proportion"][last] for row in rows], [row["standard_error"] for row in rows])
+    summary = across_seeds([row["proportion"][last] for row in rows], [row["sampling_error"] for row in rows])
     return {"values": rows, "mean": summary.mean, "between_sd": summary.between, "n": len(rows)}
 
 
 def _seed_row(seed: int, after: Entry) -> Entry:
-    return {"seed": seed, **{key: after[key] for key in ("n", "proportion", "gap", "verdict", "standard_error")}}
+    return {"seed": seed, **{key: after[key] for key in ("n", "proportion", "gap", "verdict", "sampling_error")}}
 
 
 def package_versions(*names: str) -> dict[str, str]:

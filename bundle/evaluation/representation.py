@@ -4,7 +4,7 @@ holds on generated images."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,13 +37,15 @@ FEW_IMAGES = 20  # prompts with fewer are not listed
 @dataclass(frozen=True)
 class People:
     """Images of subjects of known group, who show how classifiers err: ``images`` says what was done to them,
-    ``through`` which generator they went, and ``strength`` how far they were noised there."""
+    ``through`` which generator they went, and ``strength`` how far they were noised there; ``places`` which of all
+    people's images they are, None for all of them."""
 
     groups: tuple[str, ...]
     readings: Readings
     images: str = "decoded"
     strength: float | None = None
     through: str | None = None
+    places: NDArray[np.int64] | None = None
 
     def rates(self, classifier: str = "judge") -> JudgeRates:
         return judge_rates(self.readings.calls(classifier), self.readings.groups, self.readings.subjects, self.groups)
@@ -124,7 +126,8 @@ def _beside(name: str, made: Readings, people: People) -> Entry | None:
     if not count.measurable:
         return None
     pair = [(readings.calls(), readings.calls(name)) for readings in (made, people.readings)]
-    away = judges_differ(*pair, people.readings.groups, people.readings.subjects, people.groups)
+    level = 0.95 if len(people.groups) == 2 else 1 - 0.05 / len(people.groups)  # Bonferroni
+    away = judges_differ(*pair, people.readings.groups, people.readings.subjects, people.groups, level)
     last = away[people.groups[-1]]
     return {
         "proportion": _named(people.groups, count.value),
@@ -162,14 +165,13 @@ def judge_details(people: People, variants: Sequence[People]) -> Entry:
         "youden": float(rates.matrix.diagonal().sum() - 1) if len(people.groups) == 2 else None,
         "design_effect": design_effect(people),
         "round_trip": trips,
-        "largest_shift": max(trip["shift"] for trip in trips if trip["strength"] in (None, least)),
+        "largest_shift": max((trip["shift"] for trip in trips[1:] if trip["strength"] in (None, least)), default=None),
     }
 
 
 def _shift(variant: People, people: People) -> Entry:
-    """Recall after another treatment, and the largest change of a rate, on the people that both have."""
-    both = np.isin(people.readings.subjects, variant.readings.subjects)
-    same = People(people.groups, people.readings[both])
+    """Recall after another treatment, and the largest change of a rate on the very same images."""
+    same = people if variant.places is None else replace(people, readings=people.readings[variant.places])
     changed, rates = variant.rates(), same.rates()
     return {
         "images": variant.images,
@@ -203,12 +205,11 @@ def calibration_error(probabilities: NDArray, truth: NDArray, bins: int = 10) ->
 def by_prompt(made: Readings, prompt: NDArray, texts: Sequence[str], people: People) -> list[Entry]:
     """Adjusted proportions among the images of each prompt that has enough of them."""
     rows, rates = [], people.rates()
-    for number, text in enumerate(texts):
-        of_it = prompt == number
-        if of_it.sum() >= FEW_IMAGES:
-            count = adjusted_count(made.calls()[of_it], rates)
-            shares = {"proportion": _named(people.groups, count.value), "ci95": _named(people.groups, count.interval())}
-            rows.append({"prompt": text, "n": count.n, **shares})
+    calls, numbers = made.calls(), np.bincount(prompt, minlength=len(texts))
+    for number in np.flatnonzero(numbers >= FEW_IMAGES):
+        count = adjusted_count(calls[prompt == number], rates)
+        shares = {"proportion": _named(people.groups, count.value), "ci95": _named(people.groups, count.interval())}
+        rows.append({"prompt": texts[number], "n": count.n, **shares})
     return rows
 
 
@@ -216,7 +217,8 @@ def obedience(stated: Mapping[str, Readings], people: People) -> Entry:
     """Whether images show the group that their prompt states; ``stated`` holds those of each group, from one noise.
 
     For two groups ``difference`` is that of the shares called the second, which a model that obeys brings to the
-    judge's own J; above it the images exaggerate, below it they disobey or blunt the judge.
+    judge's own J; above it the images exaggerate, below it they disobey or blunt the judge. ``adjusted`` is the
+    difference of the proportions, 1 for full obedience, with the error of J counted.
     """
     rates, calls = people.rates(), {group: made.calls() for group, made in stated.items()}
     counts = {group: adjusted_count(calls[group], rates) for group in people.groups}
@@ -234,8 +236,10 @@ def obedience(stated: Mapping[str, Readings], people: People) -> Entry:
     if len(people.groups) != 2:
         return entry
     moved = paired_difference(*(calls[group] for group in people.groups), rates)
+    low, high = moved.interval()[1].tolist()
     return entry | {
         "difference": symmetric(moved.raw[1], moved.raw_covariance[1, 1]),
+        "adjusted": {"value": float(moved.value[1]), "ci95": [low, high]},
         "judge_j": float(rates.matrix.diagonal().sum() - 1),
     }
 

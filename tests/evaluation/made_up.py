@@ -197,6 +197,7 @@ def side(groups, last, verdict, gap, quality_of, seed, tipping, **more):
                 for k, group in enumerate(groups)
             },
             "difference": est(0.84, 0.03),
+            "adjusted": est(0.98, 0.04),
             "judge_j": 0.86,
         },
         "memorisation": memorisation(groups),
