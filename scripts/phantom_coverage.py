@@ -200,16 +200,8 @@ def _outcome(count: AdjustedCount, share: float, margin: float, shift: float, re
     tipped = said != "cannot tell" and tipping_point(count, target, margin) < shift
     warned = rejected or tipped
     bias = count.value[1] - share
-    flags = (
-        refuted,
-        rejected,
-        tipped,
-        not covered and not warned,
-        covered and warned,
-        said == "aligned",
-        said == "not aligned",
-    )
-    return np.array([covered, high - low, bias, *flags], dtype=float)
+    flags = (refuted, rejected, tipped, not covered and not warned, covered and warned)
+    return np.array([covered, high - low, bias, *flags, said == "aligned", said == "not aligned"], dtype=float)
 
 
 def study(
