@@ -245,12 +245,10 @@ def section(results: Mapping[str, Any]) -> str:
     for key in dict.fromkeys((row["images"], row["calibration"]) for row in results["rows"]):
         own = [row for row in results["rows"] if (row["images"], row["calibration"]) == key]
         worst = min(own, key=lambda row: row["covered"])
-        mean = {
-            name: float(np.mean([row[name] for row in own])) for name in ("covered", "rejected", "tipped", "silent")
-        }
+        mean = {name: float(np.mean([row[name] for row in own])) for name in MEANS}
         lowest = f"{percent(worst['covered'])} at {percent(worst['share'])}"
         bias = f"{100 * max((row['bias'] for row in own), key=abs):+.1f} points"
-        rows.append((*key, percent(mean["covered"]), lowest, bias, *(percent(mean[n]) for n in list(mean)[1:])))
+        rows.append((*key, percent(mean["covered"]), lowest, bias, *(percent(mean[name]) for name in MEANS[1:])))
     header = (
         "images",
         "judge measured on",

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm
 
 from bundle.errors import InputError
-from scripts.phantom_coverage import Pools, coverage_on_images
+from scripts.phantom_coverage import Pools, coverage_on_images, section
 
 SLICES = 4
 
@@ -152,3 +152,16 @@ def test_arrays_that_cannot_be_used():
         coverage_on_images(calls, truth, validation, known, person, [0.3], 4, *rest[2:])
     with pytest.raises(InputError, match="no generated image of group 1"):
         coverage_on_images(calls, np.zeros_like(truth), validation, known, person, *rest)
+
+
+def test_the_section_shows_every_share_of_warnings():
+    """Two shares, of which one covers 80 % and the other 100 %: 90 % on average, the lowest at .2."""
+    common = {"images": "before", "calibration": "plain", "rejected": 0.5, "tipped": 0.25}
+    rows = [
+        {**common, "share": 0.2, "covered": 0.8, "bias": -0.03, "silent": 0.05, "false_alarm": 0.1},
+        {**common, "share": 0.8, "covered": 1.0, "bias": 0.01, "silent": 0.0, "false_alarm": 0.3},
+    ]
+    lines = section({"rows": rows}).splitlines()
+    assert lines[2] == "| before | plain | 90.0 % | 80.0 % at 20.0 % | -3.0 points | 50.0 % | 25.0 % | 2.5 % | 20.0 % |"
+    assert {line.count("|") for line in lines[:3]} == {10}
+    assert "Of 2 cells 1 cover less than 90 %; there, at most 5.0 % of the sets miss" in lines[-1]
