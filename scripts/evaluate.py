@@ -74,7 +74,7 @@ def _roles(datalist: str) -> dict[str, str]:
     """Who serves for what; everybody for all where the datalist names no roles."""
     found = {record.get("role") for record in read_datalist(datalist, ["image"], {}, ("mask",), unique="image")}
     if found == {None}:
-        return {"people_role": "None", "target_role": "None"}
+        return {}  # as in the config
     for role in (ROLES["people_role"], ROLES["target_role"]):
         if role not in found:
             raise InputError(f"--real {datalist}: nobody has the role '{role}'; give somebody, or leave out all roles")

@@ -63,7 +63,7 @@ def test_roles_say_who_serves_for_what(given, tmp_path):
     for record in records:
         del record["role"]
     datalist.write_text(json.dumps(records))
-    assert script._roles(given["real"]) == {"people_role": "None", "target_role": "None"}
+    assert script._roles(given["real"]) == {}
 
 
 @pytest.mark.parametrize(

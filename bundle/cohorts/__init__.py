@@ -45,7 +45,7 @@ def picture_slices(
     records = in_random_order(read if role is None else _of_role(role, datalist, read))
     files = [{"image": record["image"]} for record in records]
     rows = [[{key: value for key, value in record.items() if key not in ("image", "mask")}] for record in records]
-    return file_slices(files, rows, transform, cache_dir, label=f"pictures of {role}")
+    return file_slices(files, rows, transform, cache_dir, label=f"pictures of {role or 'everybody'}")
 
 
 def _of_role(role: str, datalist: str | Path, records: Sequence[Record]) -> list[Record]:
