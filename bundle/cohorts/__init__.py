@@ -77,14 +77,20 @@ def _require_independent(records: Mapping[str, Sequence[Record]]) -> None:
 
 
 def phantom_slices(
-    role: str, root: str | Path, shape: Sequence[int], attribute: Attribute, modalities: Sequence[str], **pipeline: Any
+    role: str,
+    root: str | Path,
+    shape: Sequence[int],
+    attribute: Attribute,
+    modalities: Sequence[str],
+    family: str = "",
+    **pipeline: Any,
 ) -> Slices:
-    """Slices of one phantom cohort, generated in a grid of ``shape`` when it is not there yet; ``pipeline`` as for
-    ``volume_slices``.
+    """Slices of the phantom cohort ``family`` + ``role``, generated in a grid of ``shape`` when it is not there yet;
+    ``pipeline`` as for ``volume_slices``.
 
     Raises InputError for a cohort that the phantom does not have.
     """
-    records = _read(phantom.generate(root, role, tuple(shape)), attribute, modalities)
+    records = _read(phantom.generate(root, f"{family}{role}", tuple(shape)), attribute, modalities)
     return volume_slices(records, modalities, **pipeline, label=f"slices of {role}")
 
 

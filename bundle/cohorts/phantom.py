@@ -15,7 +15,7 @@ import os
 import shutil
 import zlib
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -37,11 +37,14 @@ FIELD_OF_VIEW = np.array([240.0, 240.0, 155.0])  # mm, as in BraTS
 
 @dataclass(frozen=True)
 class Cohort:
-    """How many subjects a cohort has and which share of them are men."""
+    """How many subjects a cohort has, which share of them are men, and how much more the women vary than the men."""
 
     size: int
     male: float
+    variety: float = 1.0
 
+
+VARIETY = 2.5  # of the uneven cohorts
 
 COHORTS = {
     "source": Cohort(600, 0.90),
@@ -50,6 +53,8 @@ COHORTS = {
     "judge": Cohort(600, 0.50),
     "validation": Cohort(1000, 0.50),
 }
+# The same once more, with women who vary more: they are rare in the source, and harder to learn.
+COHORTS |= {f"uneven_{name}": replace(cohort, variety=VARIETY) for name, cohort in COHORTS.items()}
 
 
 def generate(
@@ -109,7 +114,8 @@ def _generator(cohort: str, *numbers: int) -> np.random.Generator:
 
 
 def _draw(cohort: str, seed: int, index: int, sex: str) -> Subject:
-    return draw_subject(sex, _generator(cohort, seed, index))
+    variety = COHORTS[cohort].variety if sex == "female" else 1.0
+    return draw_subject(sex, _generator(cohort, seed, index), variety)
 
 
 def _claim(folder: Path, parameters: dict) -> Path:

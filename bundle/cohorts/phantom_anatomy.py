@@ -80,9 +80,14 @@ class Subject:
     noise_seed: int
 
 
-def draw_subject(sex: str, rng: np.random.Generator) -> Subject:
-    """Draw one person of a given sex; only `asymmetry` depends on it."""
-    semi_axes = np.array([66.0, 83.0, 65.0]) * np.exp(rng.normal(0, 0.045) + rng.normal(0, [0.03, 0.03, 0.03]))
+def draw_subject(sex: str, rng: np.random.Generator, variety: float = 1.0) -> Subject:
+    """Draw one person of a given sex; only `asymmetry` depends on it.
+
+    `variety` multiplies the spread of the head's size, form and position, of the ventricles' size and of the contrasts:
+    more kinds of people, none of whose images is noisier.
+    """
+    spread = variety * np.array([0.045, 0.03, 0.03, 0.03])
+    semi_axes = np.array([66.0, 83.0, 65.0]) * np.exp(rng.normal(0, spread[0]) + rng.normal(0, spread[1:]))
     asymmetry = abs(rng.normal(*ASYMMETRY[sex]))
     larger = rng.choice([-1, 1])
     grade = "HGG" if rng.random() < 0.7 else "LGG"
@@ -95,18 +100,18 @@ def draw_subject(sex: str, rng: np.random.Generator) -> Subject:
         larger_side="right" if larger > 0 else "left",
         semi_axes=semi_axes,
         egg=rng.uniform(0.04, 0.13),
-        tilt=float(np.clip(rng.normal(0, np.radians(5)), -np.radians(12), np.radians(12))),
+        tilt=float(np.clip(rng.normal(0, np.radians(5 * variety)), -np.radians(12), np.radians(12))),
         shift=rng.normal(0, [4, 4, 2]),
-        outline=np.stack([rng.normal(0, 0.006, 4), rng.uniform(0, 2 * np.pi, 4)], axis=1),
+        outline=np.stack([rng.normal(0, 0.006 * variety, 4), rng.uniform(0, 2 * np.pi, 4)], axis=1),
         folds=_draw_folds(rng),
         sulcus_depth=rng.uniform(12, 18),
         sulcus_lengths=np.stack([rng.normal(0, 0.2, 5), rng.uniform(0, 2 * np.pi, 5)], axis=1),
         ventricle_level=level,
         ventricle_half_height=rng.uniform(32, 40),
         septum=rng.uniform(3.2, 4.2),
-        ventricles=_draw_ventricles(asymmetry * larger, rng),
+        ventricles=_draw_ventricles(asymmetry * larger, rng, variety),
         lesion=_draw_lesion(grade, semi_axes, rng),
-        contrasts=_draw_contrasts(rng),
+        contrasts=_draw_contrasts(rng, variety),
         bias=rng.normal(0, 0.045, (len(MODALITIES), 6)),
         noise=rng.uniform(0.02, 0.04),
         noise_seed=int(rng.integers(2**63)),
@@ -120,9 +125,9 @@ def _draw_folds(rng: np.random.Generator) -> np.ndarray:
     return np.stack([angular, axial, radial, rng.uniform(0, 2 * np.pi, waves)], axis=1)
 
 
-def _draw_ventricles(log_ratio: float, rng: np.random.Generator) -> tuple[Ventricle, Ventricle]:
+def _draw_ventricles(log_ratio: float, rng: np.random.Generator, variety: float) -> tuple[Ventricle, Ventricle]:
     """Share a total area, drawn without regard to the ratio, between right and left by exp(log_ratio)."""
-    total = np.exp(rng.normal(0, 0.2))
+    total = np.exp(rng.normal(0, 0.2 * variety))
     bend, centre_y = rng.uniform(4, 9), rng.normal(-4, 4)
     ventricles = []
     for side in (1, -1):
@@ -155,9 +160,9 @@ def _draw_lesion(grade: str, semi_axes: np.ndarray, rng: np.random.Generator) ->
     )
 
 
-def _draw_contrasts(rng: np.random.Generator) -> np.ndarray:
+def _draw_contrasts(rng: np.random.Generator, variety: float) -> np.ndarray:
     gain = 600 * np.exp(rng.normal(0, 0.3, (len(MODALITIES), 1)))
-    stretch = np.exp(rng.normal(0, 0.1, (len(MODALITIES), 1)))
+    stretch = np.exp(rng.normal(0, 0.1 * variety, (len(MODALITIES), 1)))
     middle = CONTRASTS[:, :2].mean(axis=1, keepdims=True)
     contrasts = middle * (CONTRASTS / middle) ** stretch
     return gain * contrasts * np.exp(rng.normal(0, 0.04, CONTRASTS.shape))

@@ -47,7 +47,7 @@ class Slices:
 
     def where(self, keep: Callable[[Mapping], bool]) -> Slices:
         """The slices whose row satisfies ``keep``."""
-        return self._at([i for i, row in enumerate(self.rows) if keep(row)])
+        return self.at([i for i, row in enumerate(self.rows) if keep(row)])
 
     def first(self, number: int) -> Slices:
         return Slices(self.images[:number], self.rows[:number])
@@ -60,7 +60,7 @@ class Slices:
         kept = set()
         for turn, own in enumerate(places.values()):
             kept.update(own[(turn * number + i) % len(own)] for i in range(min(number, len(own))))
-        return self._at(sorted(kept))
+        return self.at(sorted(kept))
 
     def halves(self) -> tuple[Slices, Slices]:
         """The slices of the first half of the subjects, and those of the others."""
@@ -85,7 +85,8 @@ class Slices:
         """Sixteen hexadecimal digits that depend on every image."""
         return hashlib.sha256(self.images.numpy().tobytes()).hexdigest()[:16]
 
-    def _at(self, places: Sequence[int]) -> Slices:
+    def at(self, places: Sequence[int]) -> Slices:
+        """The slices at these places."""
         return Slices(self.images[places], [self.rows[i] for i in places])
 
 

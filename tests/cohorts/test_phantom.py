@@ -181,6 +181,26 @@ def test_subjects_depend_on_seed_cohort_and_number_alone(tmp_path):
     assert (other.parent / "truth.csv").read_text() != (second.parent / "truth.csv").read_text()
 
 
+def test_women_of_the_uneven_cohorts_vary_more_and_men_as_ever():
+    even, uneven = phantom.draw_cohort("judge"), phantom.draw_cohort("uneven_judge")
+
+    def spread(people, sex, of):
+        return np.std([of(person) for person in people if person.sex == sex])
+
+    def elongation(person):
+        return np.log(person.semi_axes[1] / person.semi_axes[0])
+
+    def size_of_ventricles(person):
+        return np.log(sum(v.half_width * v.half_length for v in person.ventricles))
+
+    for of in (elongation, size_of_ventricles):
+        # of 300 each: standard error of a ratio of two deviations sqrt(2 / 600) = 6 %
+        assert spread(uneven, "female", of) / spread(even, "female", of) == pytest.approx(phantom.VARIETY, rel=0.2)
+        assert spread(uneven, "male", of) / spread(even, "male", of) == pytest.approx(1, rel=0.2)
+    noise = [np.mean([person.noise for person in people]) for people in (even, uneven)]
+    assert noise[0] == pytest.approx(noise[1], rel=0.05)
+
+
 def test_an_interrupted_cohort_is_completed_and_a_complete_one_left_alone(tmp_path):
     datalist = phantom.generate(tmp_path, "judge", shape=SMALL, subjects=4)
     written, records = datalist.stat().st_mtime_ns, json.loads(datalist.read_text())
