@@ -4,6 +4,7 @@ import difflib
 import functools
 import inspect
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -147,3 +148,10 @@ def _keys(node: Any) -> list[str]:
     if isinstance(node, list):
         return [str(index) for index in range(len(node))]
     return list(node) if isinstance(node, dict) else []
+
+
+def chosen(entries: Mapping[str, Any], name: str, field: str) -> Any:
+    """The entry called ``name``, that a config's ``field`` asks for. Raises InputError where there is none."""
+    if name not in entries:
+        raise InputError(f"{field} '{name}' is unknown; choose one of {', '.join(entries)}")
+    return entries[name]

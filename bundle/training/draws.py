@@ -51,6 +51,7 @@ class DenoisingDraw:
             that the denoiser can be guided (Ho and Salimans, 2022).
         num_timesteps: of the noise schedule.
         wordings: share of each of the V wordings; the first alone by default.
+        sampling: how often each latent is drawn (N,), up to a common factor; all alike by default.
     """
 
     def __init__(
@@ -63,7 +64,9 @@ class DenoisingDraw:
         dropout: float = 0.1,
         wordings: Sequence[float] = (1.0,),
         purpose: str = "denoising",
+        sampling: Tensor | None = None,
     ):
+        self.sampling = sampling
         self.dataset, self.null_context, self.num_timesteps = dataset, null_context, num_timesteps
         self.batch_size, self.seed, self.dropout, self.purpose = batch_size, seed, dropout, purpose
         self.wordings = torch.tensor(wordings, dtype=torch.float64)
@@ -71,7 +74,10 @@ class DenoisingDraw:
     def __call__(self, iteration: int) -> dict:
         stream = generator(self.seed, self.purpose, iteration)
         data, size = self.dataset, self.batch_size
-        index = torch.randint(len(data), (size,), generator=stream)
+        if self.sampling is None:
+            index = torch.randint(len(data), (size,), generator=stream)
+        else:
+            index = torch.multinomial(self.sampling, size, replacement=True, generator=stream)
         wording = torch.multinomial(self.wordings, size, replacement=True, generator=stream)
         timesteps = torch.randint(self.num_timesteps, (size,), generator=stream)
         noise = torch.randn((size, *data.latents.shape[1:]), generator=stream)
@@ -79,7 +85,13 @@ class DenoisingDraw:
         index, wording, timesteps, noise, dropped = map(local_part, (index, wording, timesteps, noise, dropped))
         context = data.contexts[data.captions[index, wording]]
         context = torch.where(dropped.view(-1, 1, 1).to(context.device), self.null_context, context)
-        return {"image": data.latents[index], "noise": noise, "timesteps": timesteps, "context": context}
+        return {
+            "image": data.latents[index],
+            "noise": noise,
+            "timesteps": timesteps,
+            "context": context,
+            "index": index,
+        }
 
 
 class DenoisingBatch:

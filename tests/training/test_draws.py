@@ -69,6 +69,17 @@ class TestDenoising:
         batch = denoising(latents, batch_size=4000, dropout=0.1)(0)
         assert float((batch["context"] == 0).all(-1).all(-1).float().mean()) == pytest.approx(0.1, abs=0.02)
 
+    def test_the_index_is_where_the_latents_stand(self, latents):
+        batch = denoising(latents)(0)
+        assert batch["index"].tolist() == values(batch["image"])
+
+    def test_latents_by_their_probabilities(self, latents):
+        sampling = torch.tensor([6.0, 2.0, *[0.0] * 8])
+        batch = denoising(latents, batch_size=4000, sampling=sampling)(0)
+        # standard error sqrt(.75 * .25 / 4000) = .007
+        assert float((batch["index"] == 0).float().mean()) == pytest.approx(0.75, abs=0.03)
+        assert int(batch["index"].max()) == 1
+
     def test_timesteps_cover_the_schedule(self, latents):
         timesteps = denoising(latents, batch_size=4000, num_timesteps=10)(0)["timesteps"]
         assert timesteps.unique().tolist() == list(range(10))

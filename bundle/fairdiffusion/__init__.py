@@ -1,0 +1,1 @@
+"""Equal image quality for every group: Fair Bayesian Perturbation, as published and repaired, and its baselines."""
