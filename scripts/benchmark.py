@@ -2,6 +2,7 @@
 
 python -m scripts.benchmark qualify     # seeds 0 to 2, the anchor on the source, a target given by number
 python -m scripts.benchmark ablation    # the default beside itself without one part each, seeds 0 to 2
+python -m scripts.benchmark fairness    # methods for equal quality beside plain training, seeds 0 to 4
 python -m scripts.benchmark budget      # seconds of each part of `make align`, from nothing
 python -m scripts.benchmark table       # write the tables into docs/results.md and README.md again
 """
@@ -15,12 +16,14 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
 
 from bundle.cohorts import phantom
+from scripts import fairness as equal_quality
 from scripts.jobs import JobFailed, command, duration, read_json, run, shown, start, write_json
 from scripts.results import RESULTS, summary, write_tables
 
@@ -40,6 +43,7 @@ class Run:
     evaluate: Mapping[str, Any] = field(default_factory=dict)
     both: Mapping[str, Any] = field(default_factory=dict)
     overlay: str | None = None
+    report = "report.json"
 
     def commands(self, work: Path) -> tuple[list[str], list[str]]:
         """Both commands; runs of one seed share the images of the untuned model."""
@@ -107,6 +111,14 @@ def ablation(work_dir: str = "outputs/ablation") -> None:
     carry_out(ablation_runs(), Path(work_dir), RESULTS / "ablation", summary)
 
 
+def fairness(work_dir: str = "outputs/fairness", seeds: Sequence[int] = equal_quality.SEEDS) -> None:
+    """Carry out the comparison of methods for equal quality and keep the figures of its table.
+
+    ``seeds`` in parts where several machines, or one thread each, share the work.
+    """
+    carry_out(equal_quality.fairness_runs(seeds), Path(work_dir), RESULTS / "fairness", equal_quality.kept)
+
+
 def carry_out(runs: Sequence[Run], work: Path, results: Path, kept: Callable[[str, dict], dict]) -> None:
     """Run what has no result yet; ``kept(name, report)`` goes to ``results/<name>.json``, with commands and seconds.
 
@@ -131,13 +143,15 @@ def carry_out(runs: Sequence[Run], work: Path, results: Path, kept: Callable[[st
 
 
 def _carry_out_one(item: Run, work: Path, kept: Callable[[str, dict], dict]) -> dict:
-    folder, commands, started = work / item.name, item.commands(work), time.monotonic()
+    folder, commands, ended = work / item.name, item.commands(work), [time.monotonic()]
     continued = folder.is_dir()
     for words in commands:
         run(words, folder / "log.txt")
-    result = kept(item.name, read_json(folder / "report.json"))
+        ended.append(time.monotonic())
+    result = kept(item.name, read_json(folder / item.report))
     if not continued:
-        result["seconds"]["wall"] = round(time.monotonic() - started)
+        steps = [round(late - early) for early, late in pairwise(ended)]
+        result["seconds"] |= {"wall": round(ended[-1] - ended[0]), "steps": steps}
     return {**result, "commands": [shown(words) for words in commands]}
 
 
@@ -187,4 +201,4 @@ def _time_cohorts(folders: Mapping[str, str]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    start({"qualify": qualify, "ablation": ablation, "budget": budget, "table": write_tables})
+    start({"qualify": qualify, "ablation": ablation, "fairness": fairness, "budget": budget, "table": write_tables})

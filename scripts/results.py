@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from scripts.fairness import fairness_table
 from scripts.jobs import duration, markdown, read_json, replace_section
 
 RESULTS = Path("docs/results")
@@ -188,6 +189,7 @@ def write_tables(
     replace_section(page, "qualifying", qualifying_table(qualifying))
     replace_section(page, "shares", share_table(qualifying))
     replace_section(page, "ablation", ablation_table(read_results(results / "ablation"), ("default",)))
+    replace_section(page, "fairness", fairness_table(read_results(results / "fairness")))
     replace_section(page, "budget", budget_table(read_json(results / "budget.json")))
     replace_section(page, "full_size", full_size_table(read_json(results / "full_size.json")))
     replace_section(front, "shares", share_table(qualifying))

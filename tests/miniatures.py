@@ -98,7 +98,11 @@ def chexpert(root: Path) -> dict:
         table.append([place, SEXES[i % 2].title(), 40, "Frontal", "AP", *effusion])
         picture(root / place, i)
     rows(root / "CheXpert-v1.0-small" / "train.csv", table)
-    return {}
+    people = [["PATIENT", "GENDER", "AGE_AT_CXR", "PRIMARY_RACE", "ETHNICITY"]]
+    for i in range(PEOPLE):
+        race = ("White", "Asian", "Black or African American")[i // 2 % 3]
+        people.append([f"patient{i + 1:05d}", SEXES[i % 2].title(), 40, race, "Non-Hispanic/Non-Latino"])
+    return {"demographics": str(rows(root.parent / "demographics.csv", people))}
 
 
 def fairgenmed(root: Path) -> dict:

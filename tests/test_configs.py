@@ -14,7 +14,12 @@ from monai.bundle import ConfigComponent, ConfigParser, ConfigWorkflow, Referenc
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))
 TRAININGS = [name for name in CONFIGS if name.startswith("train_") or name == "align.yaml"]
-JOBS = [*TRAININGS, "evaluate.yaml"]
+EVALUATIONS = ["evaluate.yaml", "evaluate_fairness.yaml"]
+JOBS = [*TRAININGS, *EVALUATIONS]
+OPTIONS = {  # of a small phantom
+    "align.yaml": {"pool_size": 4, "batch_size": 4},
+    "train_fairdiffusion.yaml": {"probe_size": 16},
+}
 OVERLAYS = ["plain.yaml"]  # each is laid over align.yaml; it names entries inside it
 
 
@@ -50,7 +55,7 @@ def test_the_configs_are_found():
 @pytest.mark.parametrize("name", JOBS)
 def test_every_job_has_the_ids_that_tools_ask_for(name):
     parser = parsed(name)
-    run_id = "evaluating" if name == "evaluate.yaml" else "training"
+    run_id = "evaluating" if name in EVALUATIONS else "training"
     for entry in ("bundle_root", "device", "dataset_dir", "output_dir", "initialize", run_id):
         assert parser.get(entry) is not None, entry
     assert parser.get("run") == parser.get(run_id)
@@ -59,7 +64,7 @@ def test_every_job_has_the_ids_that_tools_ask_for(name):
 @pytest.mark.parametrize("name", JOBS)
 def test_the_header_says_how_to_run_it(name):
     header = [line for line in (ROOT / "configs" / name).read_text().splitlines()[:8] if line.startswith("#")]
-    run_id = "evaluating" if name == "evaluate.yaml" else "training"
+    run_id = "evaluating" if name in EVALUATIONS else "training"
     assert any(f"python -m monai.bundle run {run_id} --config_file configs/{name}" in line for line in header)
 
 
@@ -138,7 +143,7 @@ def workflow(small_cohort, random_models, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", TRAININGS)
 def test_monai_finds_all_properties_of_a_training(name, workflow):
-    options = {"pool_size": 4, "batch_size": 4} if name == "align.yaml" else {}
+    options = OPTIONS.get(name, {})
     made = workflow(name, "train", iterations=2, **options)
     assert made.check_properties() == []
     assert made.max_epochs == 1

@@ -83,7 +83,7 @@ def likeness(made: Readings, real: Readings, sizes: tuple[int, int], groups: Seq
             "membership": membership,
             "n_each": each,
             "groups": found,
-            "difference": {s: {"kid": _difference([quality[g][s]["kid"] for g in groups])} for s in spaces},
+            "difference": {s: {"kid": between_groups([quality[g][s]["kid"] for g in groups])} for s in spaces},
             "worst": {s: max(groups, key=lambda g, s=s: quality[g][s]["kid"].value) for s in spaces},
         },
         "equity_scaled": {space: _legacy(parts, space, each) for space in spaces},
@@ -137,7 +137,7 @@ def agreement_with_text(made: Readings, prompt: NDArray, texts: Texts) -> Entry:
     return {"n": len(made), "space": texts.space, "value": found.value, "ci95": [found.low, found.high]}
 
 
-def _difference(found: Sequence[Estimate]) -> Estimate:
+def between_groups(found: Sequence[Estimate]) -> Estimate:
     """Worst minus best group, with Bonferroni's level for all pairs; of two groups the second minus the first."""
     if len(found) == 2:
         return difference(found[1], found[0])

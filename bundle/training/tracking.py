@@ -82,8 +82,8 @@ def _known_run(client: mlflow.MlflowClient, id_file: Path) -> mlflow.entities.Ru
         return None
 
 
-def log_results(output_dir: str, tracking_uri: str, files: Sequence[str]) -> None:
-    """Add ``files`` of ``output_dir`` to the MLflow run of the job that began there, and the numbers of report.json.
+def log_results(output_dir: str, tracking_uri: str, files: Sequence[str], report: str = "report.json") -> None:
+    """Add ``files`` of ``output_dir`` to the MLflow run of the job that began there, and the numbers of ``report``.
 
     Without such a run, as when weights from elsewhere are evaluated, there is a new one.
     """
@@ -98,7 +98,7 @@ def log_results(output_dir: str, tracking_uri: str, files: Sequence[str]) -> Non
     for name in files:
         client.log_artifact(run.info.run_id, str(folder / name))
     now = int(1000 * time.time())
-    found = [Metric(*pair, now, 0) for pair in _flat(json.loads((folder / "report.json").read_text()))]
+    found = [Metric(*pair, now, 0) for pair in _flat(json.loads((folder / report).read_text()))]
     for start in range(0, len(found), MOST_METRICS):
         client.log_batch(run.info.run_id, metrics=found[start : start + MOST_METRICS])
     client.set_terminated(run.info.run_id)

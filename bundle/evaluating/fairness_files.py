@@ -1,0 +1,174 @@
+"""The report on equal quality as a table to read, as CSV with one line for each figure, and as a picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from bundle.attributes import Attribute
+from bundle.cohorts.slices import Slices
+from bundle.files import write_whole
+from bundle.images import Images
+
+Entry = dict[str, Any]
+GAPS = ("difference", "demographic_parity", "equalized_odds")
+SHOWN = 8  # images of a group in the picture
+DIRECTIONS = {  # what a classifier of the finding was trained on, and what it was tested on
+    "generated_to_real": "trained on generated, tested on real",
+    "real_to_generated": "trained on real, tested on generated",
+    "real_to_real": "ceiling: trained and tested on real",
+}
+
+
+def to_csv(report: Entry) -> str:
+    """One line for each figure: section, attribute, group, space, measure, value, low, high, n."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["section", "attribute", "group", "space", "measure", "value", "low", "high", "n"])
+    for attribute, entry in report["attributes"].items():
+        for section, group, space, measure, estimate, n in _rows(entry):
+            if estimate is not None:
+                ends = [estimate["value"], *estimate["ci95"]]
+                writer.writerow([section, attribute, group, space, measure, *ends, "" if n is None else n])
+    return stream.getvalue()
+
+
+def _rows(entry: Entry) -> Iterator[tuple]:
+    """Section, group, space, measure, estimate and number of images of every figure of one attribute."""
+    for side in ("generated", "ceiling"):
+        yield from _quality_rows(side, entry[side])
+    yield from _by_group("denoising", "", "denoising loss", entry["denoising_loss"])
+    for name, found in entry["semantic"].items():
+        yield from _semantic_rows(name, found)
+    if entry["change"]:
+        for space, found in entry["change"]["kid"].items():
+            yield from _by_group("change", space, "kid", found)
+        yield from _by_group("change", "", "denoising loss", entry["change"]["denoising_loss"])
+        for name, found in entry["change"]["semantic"].items():
+            yield from ((f"change {name}", "", "", measure, estimate, None) for measure, estimate in found.items())
+
+
+def _quality_rows(side: str, entry: Entry) -> Iterator[tuple]:
+    parts = {"": entry["quality"]}
+    if entry["by_group"]:
+        parts |= {group: found["quality"] for group, found in entry["by_group"]["groups"].items()}
+        for space, found in entry["by_group"]["difference"].items():
+            yield side, "difference", space, "kid", found["kid"], entry["by_group"]["n_each"]
+    for group, spaces in parts.items():
+        for space, found in spaces.items():
+            for measure in ("kid", "fd", "precision", "recall", "density", "coverage"):
+                yield side, group, space, measure, found[measure], found["n"]
+
+
+def _by_group(section: str, space: str, measure: str, found: Entry) -> Iterator[tuple]:
+    yield section, "", space, measure, found["overall"], None
+    for group, estimate in found["groups"].items():
+        yield section, group, space, measure, estimate, None
+    yield section, "difference", space, measure, found["difference"], None
+
+
+def _semantic_rows(name: str, found: Entry) -> Iterator[tuple]:
+    for measure in ("auc", "accuracy"):
+        yield name, "", "", measure, found[measure], found["n"]
+        for group, own in found["groups"].items():
+            yield name, group, "", measure, own[measure], own["n"]
+    for gap in GAPS:
+        yield name, "difference", "", gap, found[gap], found["n"]
+
+
+def fairness_table(report: Entry) -> str:
+    """The report as lines of text, one part for each attribute."""
+    return "\n\n".join(_table(name, entry, report) for name, entry in report["attributes"].items())
+
+
+def _table(name: str, entry: Entry, report: Entry) -> str:
+    groups = entry["groups"]
+    counts = report["n_each"][name]
+    rows = [(name, *groups, "difference"), ("images", *(str(counts[group]) for group in groups), "")]
+    for side, title in (("generated", "KID"), ("ceiling", "KID of real slices, decoded")):
+        rows += _kid_rows(entry[side], groups, title)
+    rows.append(_line("denoising loss", entry["denoising_loss"], groups))
+    for direction, title in DIRECTIONS.items():
+        rows += _auc_rows(entry["semantic"][direction], groups, title)
+    if entry["change"]:
+        rows += _change_rows(entry["change"], groups)
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "-" * len(max(lines, key=len)), *lines[1:]])
+
+
+def _kid_rows(entry: Entry, groups: Sequence[str], title: str) -> list[tuple]:
+    if not entry["by_group"]:
+        return [(f"{title}: too few images by group", *[""] * (len(groups) + 1))]
+    found = entry["by_group"]
+    return [
+        (
+            f"{title}, {space}, {found['n_each']} each",
+            *(_shown(found["groups"][group]["quality"][space]["kid"]) for group in groups),
+            _shown(found["difference"][space]["kid"]),
+        )
+        for space in found["worst"]
+    ]
+
+
+def _auc_rows(found: Entry, groups: Sequence[str], title: str) -> list[tuple]:
+    blank = [""] * (len(groups) - 1)
+    aucs = [_shown(found["groups"][group]["auc"]) for group in groups]
+    return [
+        (f"AUC, {title}", *aucs, _shown(found["difference"])),
+        ("  in all", _shown(found["auc"]), *blank, ""),
+        ("  demographic parity", *blank, "", _shown(found["demographic_parity"])),
+        ("  equalised odds", *blank, "", _shown(found["equalized_odds"])),
+    ]
+
+
+def _change_rows(change: Entry, groups: Sequence[str]) -> list[tuple]:
+    rows = [(f"change from {Path(change['compared_with']).name}", *[""] * (len(groups) + 1))]
+    rows += [_line(f"  KID, {space}", found, groups) for space, found in change["kid"].items()]
+    rows.append(_line("  denoising loss", change["denoising_loss"], groups))
+    for direction, found in change["semantic"].items():
+        worst = [_shown(found["auc"]), *[""] * (len(groups) - 1)]
+        rows.append((f"  AUC in all, {DIRECTIONS[direction]}", *worst, _shown(found["difference"])))
+        rows.append(("  AUC of the worst group", _shown(found["worst_auc"]), *worst[1:], ""))
+    return rows
+
+
+def _line(title: str, found: Entry, groups: Sequence[str]) -> tuple:
+    return (title, *(_shown(found["groups"][group]) for group in groups), _shown(found["difference"]))
+
+
+def _shown(estimate: Entry | None) -> str:
+    """Value and interval, and of a gap what chance alone makes of it."""
+    if estimate is None:
+        return "-"
+    low, high = estimate["ci95"]
+    chance = f", chance {estimate['chance']:.3g}" if "chance" in estimate else ""
+    return f"{estimate['value']:z.3g} [{low:z.3g}, {high:z.3g}]{chance}"
+
+
+def draw_samples(attribute: Attribute, asked: Slices, images: Images, path: Path) -> None:
+    """Of each group a row of generated images, and below each the real slice whose caption was its prompt."""
+    index = attribute.indices(asked.rows)
+    rows = 2 * len(attribute.groups)
+    figure = Figure(figsize=(1.5 * SHOWN, 1.7 * rows), facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, SHOWN, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for group, name in enumerate(attribute.groups):
+        places = torch.from_numpy(np.flatnonzero(index == group)[:SHOWN])
+        for row, (kind, shown) in enumerate((("generated", images[places]), ("real", asked.pixels(places)))):
+            grid[2 * group + row, 0].set_title(f"{name}, {kind}", loc="left", fontsize=11)
+            for axes, image in zip(grid[2 * group + row], shown.movedim(1, -1).numpy()):
+                axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=100, metadata={"Software": None})
+    write_whole(path, stream.getvalue())
