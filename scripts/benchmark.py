@@ -3,6 +3,7 @@
 python -m scripts.benchmark qualify     # seeds 0 to 2, the anchor on the source, a target given by number
 python -m scripts.benchmark ablation    # the default beside itself without one part each, seeds 0 to 2
 python -m scripts.benchmark fairness    # methods for equal quality beside plain training, seeds 0 to 4
+python -m scripts.benchmark compose     # equal quality, then the right proportion
 python -m scripts.benchmark budget      # seconds of each part of `make align`, from nothing
 python -m scripts.benchmark table       # write the tables into docs/results.md and README.md again
 """
@@ -23,6 +24,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from bundle.cohorts import phantom
+from scripts import composition
 from scripts import fairness as equal_quality
 from scripts.jobs import JobFailed, command, duration, read_json, run, shown, start, write_json
 from scripts.results import RESULTS, summary, write_tables
@@ -119,6 +121,12 @@ def fairness(work_dir: str = "outputs/fairness", seeds: Sequence[int] = equal_qu
     carry_out(equal_quality.fairness_runs(seeds), Path(work_dir), RESULTS / "fairness", equal_quality.kept)
 
 
+def compose(work_dir: str = "outputs/composition", seed: int = 0) -> None:
+    """Equal quality first, the right proportion then; keep what both have reached."""
+    composition.compose(Path(work_dir), seed, RESULTS / "composition.json")
+    write_tables()
+
+
 def carry_out(runs: Sequence[Run], work: Path, results: Path, kept: Callable[[str, dict], dict]) -> None:
     """Run what has no result yet; ``kept(name, report)`` goes to ``results/<name>.json``, with commands and seconds.
 
@@ -201,4 +209,13 @@ def _time_cohorts(folders: Mapping[str, str]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    start({"qualify": qualify, "ablation": ablation, "fairness": fairness, "budget": budget, "table": write_tables})
+    start(
+        {
+            "qualify": qualify,
+            "ablation": ablation,
+            "fairness": fairness,
+            "compose": compose,
+            "budget": budget,
+            "table": write_tables,
+        }
+    )

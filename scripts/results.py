@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from scripts.composition import composition_table
 from scripts.fairness import fairness_table
 from scripts.jobs import duration, markdown, read_json, replace_section
 
@@ -181,7 +182,10 @@ def read_results(folder: Path) -> dict[str, Report]:
 
 
 def write_tables(
-    results: Path = RESULTS, page: Path = Path("docs/results.md"), front: Path = Path("README.md")
+    results: Path = RESULTS,
+    page: Path = Path("docs/results.md"),
+    front: Path = Path("README.md"),
+    which: Path = Path("docs/which.md"),
 ) -> None:
     """Write every table that comes from ``docs/results`` into the documents."""
     qualifying = read_results(results / "qualifying")
@@ -190,6 +194,7 @@ def write_tables(
     replace_section(page, "shares", share_table(qualifying))
     replace_section(page, "ablation", ablation_table(read_results(results / "ablation"), ("default",)))
     replace_section(page, "fairness", fairness_table(read_results(results / "fairness")))
+    replace_section(which, "composition", composition_table(read_json(results / "composition.json")))
     replace_section(page, "budget", budget_table(read_json(results / "budget.json")))
     replace_section(page, "full_size", full_size_table(read_json(results / "full_size.json")))
     replace_section(front, "shares", share_table(qualifying))

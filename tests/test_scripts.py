@@ -7,7 +7,7 @@ import json
 import pytest
 
 from bundle.errors import check_overrides
-from scripts import benchmark, jobs, make_weights, results
+from scripts import benchmark, composition, fairness, jobs, make_weights, results
 from scripts.make_weights import STAGES, stage_command
 
 # --- commands and documents ----------------------------------------------------------------------------------------
@@ -330,6 +330,99 @@ def test_the_ablation_table(report):
     assert lines[3].endswith("| aligned, not aligned |")
 
 
+@pytest.fixture
+def equal_quality():
+    """A report of `evaluate_fairness.yaml` with two groups, as far as the table reads it."""
+
+    def report(women, men, auc=0.9):
+        def estimate(value):
+            return {"value": value, "ci95": [value - 0.1, value + 0.1]}
+
+        measures = ("kid", "fd", "precision", "recall", "coverage")
+        groups = {
+            name: {"quality": {"clip_neutral": dict.fromkeys(measures, estimate(value))}}
+            for name, value in (("female", women), ("male", men))
+        }
+        by_group = {"n_each": 9, "groups": groups, "difference": {"clip_neutral": {"kid": estimate(men - women)}}}
+        aucs = {"female": {"auc": estimate(auc - 0.1)}, "male": {"auc": estimate(auc + 0.1)}}
+        loss = {"overall": estimate(0.3), "groups": {"female": estimate(0.4), "male": estimate(0.2)}}
+        entry = {
+            **{side: {"by_group": by_group} for side in ("generated", "ceiling")},
+            "denoising_loss": loss,
+            "semantic": {"generated_to_real": {"auc": estimate(auc), "groups": aucs}},
+            "change": None,
+        }
+        shared = dict.fromkeys(("n", "n_each", "finding", "versions"))
+        return {"attributes": {"sex": entry}, "seconds": {"wall": 120, "steps": [80, 40]}, **shared}
+
+    return report
+
+
+def test_the_table_of_methods(equal_quality):
+    made = {"plain_0": (0.3, 0.1), "plain_1": (0.5, 0.1), "importance_0": (0.2, 0.1), "importance_1": (0.2, 0.1)}
+    entries = {name: fairness.kept(name, equal_quality(*kids)) for name, kids in made.items()}
+    plain, importance, _, _, _, change = fairness.fairness_table(entries).splitlines()[2:]
+    # worst group's KID .3 and .5: mean .4, t(.975, 1) = 12.706, sd .1414, / sqrt(2) = .1: 12.706 x .1 = 1.271
+    assert plain.startswith("| plain | 2 | 0.400 [-0.871, 1.671] | 0.300 [-0.971, 1.571] | 0.900 [0.900, 0.900] |")
+    assert plain.endswith("| 80 | 120 |")
+    assert importance.startswith("| importance | 2 | 0.200 [0.200, 0.200] | 0.100 [0.100, 0.100] |")
+    # pairs by seed: .2 - .3 and .2 - .5, mean -.2, half width again 1.271
+    assert change.startswith("| importance | 2 | -0.200 [-1.471, 1.071] |")
+
+
+def test_a_single_seed_has_no_interval(equal_quality):
+    entries = {"plain_0": fairness.kept("plain_0", equal_quality(0.3, 0.1))}
+    assert "| plain | 1 | 0.300 | 0.200 | 0.900 | 0.800 | 0.300 | 0.400 | 80 | 120 |" in fairness.fairness_table(
+        entries
+    )
+
+
+@pytest.mark.parametrize("run", fairness.fairness_runs([0]), ids=lambda run: run.name)
+def test_every_option_of_the_comparison_exists(run, tmp_path, root, monkeypatch):
+    monkeypatch.chdir(root)
+    for words in run.commands(tmp_path):
+        check_overrides(["site-packages/monai/bundle/__main__.py", *words[2:]])
+
+
+def test_every_option_of_the_composition_exists(tmp_path, root, monkeypatch):
+    monkeypatch.chdir(root)
+    for words, _ in composition.steps(tmp_path, 0).values():
+        check_overrides(["site-packages/monai/bundle/__main__.py", *words[2:]])
+
+
+def test_a_finished_step_of_the_composition_is_passed_over(tmp_path, monkeypatch):
+    ran = []
+
+    def pretend(words, log):
+        ran.append(words)
+        raise jobs.JobFailed("stopped")
+
+    monkeypatch.setattr(composition, "run", pretend)
+    first, second = list(composition.steps(tmp_path, 0).values())[:2]
+    first[1].parent.mkdir(parents=True)
+    first[1].write_text("weights")
+    with pytest.raises(jobs.JobFailed):
+        composition.compose(tmp_path, 0, tmp_path / "composition.json")
+    assert ran == [second[0]]
+
+
+def test_the_composition_table():
+    def estimate(value):
+        return {"value": value, "ci95": [value - 0.1, value + 0.1]}
+
+    share = {"proportion": {"female": 0.4, "male": 0.6}, "ci95": {"male": [0.5, 0.7]}, "verdict": "aligned"}
+    quality = {"kid": {"female": estimate(0.3), "male": estimate(0.1)}, "auc": estimate(0.8)}
+    result = {
+        "method": "importance",
+        "target": {"female": 0.42, "male": 0.58},
+        "shares": {"fair": share, "aligned": share},
+        "quality": dict.fromkeys(("base", "fair", "aligned"), quality),
+    }
+    lines = composition.composition_table(result).splitlines()
+    assert lines[2] == "| the base | - | - | 0.300 [0.200, 0.400] | 0.100 [0.000, 0.200] | 0.800 [0.700, 0.900] |"
+    assert lines[4].startswith("| after the alignment | 60.0 % [50.0, 70.0] | aligned | 0.300")
+
+
 def test_the_budget_table():
     table = results.budget_table({"cores": 2, "seconds": {"align": 100, "evaluate": 50}})
     assert "seconds on 2 cores" in table
@@ -340,7 +433,11 @@ def test_the_budget_table():
 
 
 def test_without_results_the_documents_say_nothing(tmp_path):
-    pages = {"results.md": "qualifying shares ablation budget full_size", "README.md": "shares time"}
+    pages = {
+        "results.md": "qualifying shares ablation fairness budget full_size",
+        "README.md": "shares time",
+        "which.md": "composition",
+    }
     sections = {page: names.split() for page, names in pages.items()}
     text = "<!-- {0}: generated by x -->\n{1}<!-- {0}: end -->\n"
     for page, names in sections.items():
@@ -352,8 +449,8 @@ def test_without_results_the_documents_say_nothing(tmp_path):
 
 def test_the_documents_show_what_the_results_say(root, tmp_path):
     """The committed pages are what `python -m scripts.benchmark table` would write."""
-    pages = [tmp_path / "results.md", tmp_path / "README.md"]
-    originals = [root / "docs" / "results.md", root / "README.md"]
+    originals = [root / "docs" / "results.md", root / "README.md", root / "docs" / "which.md"]
+    pages = [tmp_path / original.name for original in originals]
     for page, original in zip(pages, originals):
         page.write_text(original.read_text())
     results.write_tables(root / "docs" / "results", *pages)
