@@ -4,6 +4,7 @@ python -m scripts.benchmark qualify     # seeds 0 to 2, the anchor on the source
 python -m scripts.benchmark ablation    # the default beside itself without one part each, seeds 0 to 2
 python -m scripts.benchmark fairness    # methods for equal quality beside plain training, seeds 0 to 4
 python -m scripts.benchmark compose     # equal quality, then the right proportion
+python -m scripts.benchmark overhead    # what the perturbation costs
 python -m scripts.benchmark budget      # seconds of each part of `make align`, from nothing
 python -m scripts.benchmark table       # write the tables into docs/results.md and README.md again
 """
@@ -26,6 +27,7 @@ from monai.bundle import ConfigParser
 from bundle.cohorts import phantom
 from scripts import composition
 from scripts import fairness as equal_quality
+from scripts import overhead as costs
 from scripts.jobs import JobFailed, command, duration, read_json, run, shown, start, write_json
 from scripts.results import RESULTS, summary, write_tables
 
@@ -118,12 +120,24 @@ def fairness(work_dir: str = "outputs/fairness", seeds: Sequence[int] = equal_qu
 
     ``seeds`` in parts where several machines, or one thread each, share the work.
     """
-    carry_out(equal_quality.fairness_runs(seeds), Path(work_dir), RESULTS / "fairness", equal_quality.kept)
+    runs, work = equal_quality.fairness_runs(seeds), Path(work_dir)
+    done = {run for run in runs if (RESULTS / "fairness" / f"{run.name}.json").is_file()}
+    needed = {run.compared_with for run in set(runs) - done}
+    for name in needed & {run.name for run in done}:
+        if not (work / name / "scores.npz").is_file():  # the results are of another machine or folder
+            (RESULTS / "fairness" / f"{name}.json").unlink()
+    carry_out(runs, work, RESULTS / "fairness", equal_quality.kept)
 
 
 def compose(work_dir: str = "outputs/composition", seed: int = 0) -> None:
     """Equal quality first, the right proportion then; keep what both have reached."""
     composition.compose(Path(work_dir), seed, RESULTS / "composition.json")
+    write_tables()
+
+
+def overhead() -> None:
+    """Measure what the perturbation costs at the shipped sizes."""
+    write_json(costs.measure(), RESULTS / "overhead.json")
     write_tables()
 
 
@@ -215,6 +229,7 @@ if __name__ == "__main__":
             "ablation": ablation,
             "fairness": fairness,
             "compose": compose,
+            "overhead": overhead,
             "budget": budget,
             "table": write_tables,
         }

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
-from scipy.stats import t
+from scipy.stats import t, ttest_1samp
 
 from scripts.jobs import command, markdown
 
@@ -32,13 +32,18 @@ class FairnessRun:
     def name(self) -> str:
         return f"{self.method}_{self.seed}"
 
+    @property
+    def compared_with(self) -> str | None:
+        """Name of the run whose images are compared with, one by one."""
+        return None if self.method in (BASE, METHODS[0]) else f"{METHODS[0]}_{self.seed}"
+
     def commands(self, work: Path) -> list[list[str]]:
         shared = {"seed": self.seed, "output_dir": work / self.name}
         evaluate = {**shared, "images_dir": work / "images"}
         if self.method == BASE:
             evaluate["weights"] = "models/denoiser.pt"
-        elif self.method != METHODS[0]:
-            evaluate["compared_with"] = work / f"{METHODS[0]}_{self.seed}"
+        if self.compared_with:
+            evaluate["compared_with"] = work / self.compared_with
         train = command("training", ["configs/train_fairdiffusion.yaml"], **shared, method=self.method)
         return [
             *([] if self.method == BASE else [train]),
@@ -96,7 +101,8 @@ def _auc(run: Report) -> Report:
 
 
 def fairness_table(results: Mapping[str, Report]) -> str:
-    """Method by method the mean over the seeds with its interval; below, the changes from plain training."""
+    """Method by method the mean over the seeds with its interval; below, the changes from plain training, whose first
+    figure was chosen beforehand: its p is Holm's over the methods."""
     if not results:
         return ""
     runs = {(run["method"], run["seed"]): run for run in results.values()}
@@ -111,15 +117,43 @@ def fairness_table(results: Mapping[str, Report]) -> str:
         )
         for name in methods
     ]
-    plain = METHODS[0]
-    changes = [
-        (name, len(both), *(_spread([f(runs[name, s]) - f(runs[plain, s]) for s in both]) for f in FIGURES.values()))
-        for name in methods
-        if name != plain and (both := [seed for seed in seeds[name] if (plain, seed) in runs])
-    ]
+    values.append(("ceiling", 1, *_ceiling(next(iter(results.values()))), "-", "-"))
     first = markdown(("method", "seeds", *FIGURES, "s, training", "s, in all"), values)
-    second = markdown(("change from plain", "seeds", *FIGURES), changes)
-    return f"{first}\n\n{second}" if changes else first
+    pairs = {
+        name: [seed for seed in seeds[name] if (METHODS[0], seed) in runs] for name in methods if name != METHODS[0]
+    }
+    changes = {
+        name: [[f(runs[name, s]) - f(runs[METHODS[0], s]) for s in both] for f in FIGURES.values()]
+        for name, both in pairs.items()
+        if both
+    }
+    if not changes:
+        return first
+    p = _holm({name: found[0] for name, found in changes.items()})
+    rows = [(name, len(found[0]), p[name], *map(_spread, found)) for name, found in changes.items()]
+    heading = ("change from plain", "seeds", f"p, {next(iter(FIGURES))}", *FIGURES)
+    return f"{first}\n\n{markdown(heading, rows)}"
+
+
+def _ceiling(run: Report) -> list[str]:
+    """Of real people's slices in place of generated ones, and of a classifier that learned from real ones."""
+    entry = run["attributes"][ATTRIBUTE]
+    kids = [group[SPACE]["kid"]["value"] for group in entry["ceiling"]["groups"].values()]
+    auc = entry["semantic"]["real_to_real"]
+    worst = min(found["auc"]["value"] for found in auc["groups"].values())
+    return [f"{value:z.3f}" for value in (max(kids), max(kids) - min(kids), auc["auc"]["value"], worst)] + ["-", "-"]
+
+
+def _holm(changes: Mapping[str, Sequence[float]]) -> dict[str, str]:
+    """Of each method the p of a paired t test over the seeds, adjusted for the number of methods (Holm, 1979); the base
+    is no method."""
+    tested = {name: values for name, values in changes.items() if name != BASE and len(values) > 1}
+    raw = {name: float(ttest_1samp(values, 0).pvalue) for name, values in tested.items()}
+    adjusted, least = {}, 0.0
+    for place, name in enumerate(sorted(raw, key=raw.get)):
+        least = max(least, min(1.0, (len(raw) - place) * raw[name]))
+        adjusted[name] = f"{least:.3f}"
+    return {name: adjusted.get(name, "-") for name in changes}
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from scripts.composition import composition_table
 from scripts.fairness import fairness_table
 from scripts.jobs import duration, markdown, read_json, replace_section
+from scripts.overhead import overhead_table
 
 RESULTS = Path("docs/results")
 
@@ -195,6 +196,7 @@ def write_tables(
     replace_section(page, "ablation", ablation_table(read_results(results / "ablation"), ("default",)))
     replace_section(page, "fairness", fairness_table(read_results(results / "fairness")))
     replace_section(which, "composition", composition_table(read_json(results / "composition.json")))
+    replace_section(page, "overhead", overhead_table(read_json(results / "overhead.json")))
     replace_section(page, "budget", budget_table(read_json(results / "budget.json")))
     replace_section(page, "full_size", full_size_table(read_json(results / "full_size.json")))
     replace_section(front, "shares", share_table(qualifying))

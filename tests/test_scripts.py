@@ -7,7 +7,7 @@ import json
 import pytest
 
 from bundle.errors import check_overrides
-from scripts import benchmark, composition, fairness, jobs, make_weights, results
+from scripts import benchmark, composition, fairness, jobs, make_weights, overhead, results
 from scripts.make_weights import STAGES, stage_command
 
 # --- commands and documents ----------------------------------------------------------------------------------------
@@ -349,7 +349,9 @@ def equal_quality():
         entry = {
             **{side: {"by_group": by_group} for side in ("generated", "ceiling")},
             "denoising_loss": loss,
-            "semantic": {"generated_to_real": {"auc": estimate(auc), "groups": aucs}},
+            "semantic": {
+                name: {"auc": estimate(auc), "groups": aucs} for name in ("generated_to_real", "real_to_real")
+            },
             "change": None,
         }
         shared = dict.fromkeys(("n", "n_each", "finding", "versions"))
@@ -361,13 +363,21 @@ def equal_quality():
 def test_the_table_of_methods(equal_quality):
     made = {"plain_0": (0.3, 0.1), "plain_1": (0.5, 0.1), "importance_0": (0.2, 0.1), "importance_1": (0.2, 0.1)}
     entries = {name: fairness.kept(name, equal_quality(*kids)) for name, kids in made.items()}
-    plain, importance, _, _, _, change = fairness.fairness_table(entries).splitlines()[2:]
+    plain, importance, ceiling, _, _, _, change = fairness.fairness_table(entries).splitlines()[2:]
     # worst group's KID .3 and .5: mean .4, t(.975, 1) = 12.706, sd .1414, / sqrt(2) = .1: 12.706 x .1 = 1.271
     assert plain.startswith("| plain | 2 | 0.400 [-0.871, 1.671] | 0.300 [-0.971, 1.571] | 0.900 [0.900, 0.900] |")
     assert plain.endswith("| 80 | 120 |")
     assert importance.startswith("| importance | 2 | 0.200 [0.200, 0.200] | 0.100 [0.100, 0.100] |")
     # pairs by seed: .2 - .3 and .2 - .5, mean -.2, half width again 1.271
-    assert change.startswith("| importance | 2 | -0.200 [-1.471, 1.071] |")
+    # t = -.2 / .1 = -2 with one degree of freedom: p = 2 (1/2 - atan(2) / pi) = .295
+    assert change.startswith("| importance | 2 | 0.295 | -0.200 [-1.471, 1.071] |")
+    assert ceiling == "| ceiling | 1 | 0.300 | 0.200 | 0.900 | 0.800 | - | - | - | - |"
+
+
+def test_p_is_adjusted_for_the_number_of_methods():
+    """Raw p of .295 (as above) and of .0903 (t = -7): times two, and the larger one at least that; the base is none."""
+    found = fairness._holm({"base": [9.0, 9.1], "importance": [-0.1, -0.3], "balanced": [-0.3, -0.4]})
+    assert found == {"base": "-", "importance": "0.295", "balanced": "0.181"}
 
 
 def test_a_single_seed_has_no_interval(equal_quality):
@@ -406,6 +416,19 @@ def test_a_finished_step_of_the_composition_is_passed_over(tmp_path, monkeypatch
     assert ran == [second[0]]
 
 
+def test_the_table_of_costs():
+    measured = {
+        "iteration": [0.3, 0.2, 0.4],
+        "ratio": [1.01, 0.99, 1.02],
+        "window": 20,
+        "probe_share": [0.08, 0.07, 0.09],
+    }
+    measured |= {"search": [0.5, 0.4, 0.6], "pairs": 60, "threads": 2, "cores": 2}
+    lines = overhead.overhead_table(measured).splitlines()
+    assert lines[3] == "| what the handler adds to it | 1.00 % [-1.00, 2.00] | 3 % |"
+    assert lines[4] == "| probe pass, of a window of 20 iterations | 8.00 % [7.00, 9.00] | 10 % |"
+
+
 def test_the_composition_table():
     def estimate(value):
         return {"value": value, "ci95": [value - 0.1, value + 0.1]}
@@ -434,7 +457,7 @@ def test_the_budget_table():
 
 def test_without_results_the_documents_say_nothing(tmp_path):
     pages = {
-        "results.md": "qualifying shares ablation fairness budget full_size",
+        "results.md": "qualifying shares ablation fairness overhead budget full_size",
         "README.md": "shares time",
         "which.md": "composition",
     }

@@ -83,8 +83,8 @@ class Subject:
 def draw_subject(sex: str, rng: np.random.Generator, variety: float = 1.0) -> Subject:
     """Draw one person of a given sex; only `asymmetry` depends on it.
 
-    `variety` multiplies the spread of the head's size, form and position, of the ventricles' size and of the contrasts:
-    more kinds of people, none of whose images is noisier.
+    `variety` multiplies the spread of the head's size and form, of the ventricles' size and of how far the tissues'
+    contrasts are stretched: more kinds of people, none of whose images is noisier.
     """
     spread = variety * np.array([0.045, 0.03, 0.03, 0.03])
     semi_axes = np.array([66.0, 83.0, 65.0]) * np.exp(rng.normal(0, spread[0]) + rng.normal(0, spread[1:]))
@@ -100,7 +100,7 @@ def draw_subject(sex: str, rng: np.random.Generator, variety: float = 1.0) -> Su
         larger_side="right" if larger > 0 else "left",
         semi_axes=semi_axes,
         egg=rng.uniform(0.04, 0.13),
-        tilt=float(np.clip(rng.normal(0, np.radians(5 * variety)), -np.radians(12), np.radians(12))),
+        tilt=float(np.clip(rng.normal(0, np.radians(5)), -np.radians(12), np.radians(12))),
         shift=rng.normal(0, [4, 4, 2]),
         outline=np.stack([rng.normal(0, 0.006 * variety, 4), rng.uniform(0, 2 * np.pi, 4)], axis=1),
         folds=_draw_folds(rng),

@@ -11,7 +11,7 @@ import io
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -30,7 +30,7 @@ from bundle.evaluating.fairness_files import draw_samples, fairness_table, to_cs
 from bundle.evaluating.making import Maker
 from bundle.evaluation.estimate import Estimate, jackknife_variance, symmetric
 from bundle.evaluation.likeness import FEWEST, between_groups, common_sizes, halves, likeness
-from bundle.evaluation.quality import kid_change
+from bundle.evaluation.quality import kid, kid_change
 from bundle.evaluation.readings import Instruments, Readings, read
 from bundle.evaluation.report import package_versions, write_json
 from bundle.evaluation.semantic import Correlation, Gap, paired_change, semantic_correlation
@@ -50,7 +50,9 @@ REFERENCES = ("decoded", "plain")
 
 
 class Probe(Protocol):
-    """Fixed noisy latents: the denoising loss of each of N, at each of K timesteps, (N, K)."""
+    """Fixed noisy latents: the denoising loss of each of N, at each of K ``timesteps``, (N, K)."""
+
+    timesteps: Tensor
 
     def losses(self, denoiser: nn.Module) -> Tensor: ...
 
@@ -71,6 +73,7 @@ class FairnessEvaluation:
         images_dir: where generated images are kept, named by what they depend on: evaluations can share it.
         reference: "decoded" compares images with real slices that went through the autoencoder, "plain" with the slices
             as they are: then what the autoencoder loses counts too, in the ceiling as well.
+        show_real: whether samples.png shows real slices below the generated images.
         compared_with: folder of another model's evaluation, of the same people, prompts and seed.
     """
 
@@ -91,6 +94,7 @@ class FairnessEvaluation:
     seed: int
     latent_shape: Sequence[int] = (4, 16, 16)
     reference: str = "decoded"
+    show_real: bool = True
     compared_with: str | None = None
 
     def run(self) -> Entry:
@@ -120,6 +124,7 @@ class FairnessEvaluation:
             _check_finding(self.finding, name, slices)
         for attribute in self.attributes:
             _check_people(attribute, self.real)
+            _check_stated(attribute, self.asked, self.captions.first)
         if not torch.equal(self.captions.index[:, 0], self.captions.index[:, -1]):
             raise ValueError("captions: several wordings; give the stated one alone")
         _ = self.earlier
@@ -135,6 +140,11 @@ class FairnessEvaluation:
             "reference": np.array(self.reference),
             "real_training": np.array(self.real_training.fingerprint()),
             "classifier": np.array(_described(self.fit)),
+            "finding": np.array(repr(self.finding)),
+            "groups": np.array(repr(self.attributes)),
+            "autoencoder": np.array(digest(self.autoencoder)),
+            "timesteps": self.probe.timesteps.numpy(),
+            "spaces": np.array([f"{name} {_described(space)}" for name, space in self.spaces.items()]),
         }
 
     @cached_property
@@ -154,12 +164,7 @@ class FairnessEvaluation:
             found = dict(file)
         for name, value in self.same.items():
             if name not in found or not np.array_equal(found[name], value):
-                raise InputError(
-                    f"{path}: another '{name}' than here; compare evaluations of one seed, cohort, finding and num_each"
-                )
-        for space in self.spaces:
-            if f"features_{space}" not in found:
-                raise InputError(f"{path}: no features in the space '{space}'; evaluate both in the same spaces")
+                raise InputError(f"{path}: another '{name}' than here; evaluate both models with the same options")
         return found
 
     @cached_property
@@ -200,13 +205,15 @@ class FairnessEvaluation:
         """Change of KID from the earlier evaluation, in all and by group, and of the difference between groups."""
         found = {}
         for space in made.features:
-            sides = real.features[space], self.earlier[f"features_{space}"], made.features[space]
-            groups = {
-                name: _kid_change(*sides, real.subjects, made.groups == g, real.groups == g)
-                for g, name in enumerate(attribute.groups)
-            }
-            overall = kid_change(*sides, real.subjects)
-            found[space] = {"overall": overall, "groups": groups, "difference": between_groups(list(groups.values()))}
+            x, before, after = real.features[space], self.earlier[f"features_{space}"], made.features[space]
+            groups, earlier = {}, []
+            for g, name in enumerate(attribute.groups):
+                own, other = real.groups == g, made.groups == g
+                groups[name] = kid_change(x[own], before[other], after[other], real.subjects[own])
+                earlier.append(kid(x[own], before[other], real.subjects[own]).value)
+            overall = kid_change(x, before, after, real.subjects)
+            apart = between_groups(list(groups.values()), earlier)
+            found[space] = {"overall": overall, "groups": groups, "difference": apart}
         return found
 
     def _score(self, images: Images) -> None:
@@ -219,6 +226,8 @@ class FairnessEvaluation:
         real = ByteImages(self.real.images)
         self.kept["generated_to_real"] = _probabilities(learned, real, self._device)
         self.kept["real_to_generated"] = _probabilities(known, images, self._device)
+        decoded = self.maker.decoded(self.asked, "the prompts' slices")
+        self.kept["real_to_decoded"] = _probabilities(known, decoded, self._device)
         self.kept["real_to_real"] = _probabilities(known, real, self._device)
 
     def _learn(self, what: str, pixels: Tensor, slices: Slices) -> nn.Module:
@@ -250,7 +259,8 @@ class FairnessEvaluation:
         people = np.array(self.real.subjects())
         real = self._truth(self.real, people, attribute)
         made = self._truth(self.asked, np.arange(len(self.asked)), attribute)
-        return {"generated_to_real": real, "real_to_generated": made, "real_to_real": real}
+        decoded = self._truth(self.asked, np.array(self.asked.subjects()), attribute)
+        return {"generated_to_real": real, "real_to_real": real, "real_to_generated": made, "real_to_decoded": decoded}
 
     def _truth(self, slices: Slices, subjects: NDArray, attribute: Attribute) -> tuple:
         labels = self.finding.labels(slices.rows)
@@ -263,11 +273,12 @@ class FairnessEvaluation:
         for name in ("generated_to_real", "real_to_generated"):
             kept, *truth = tests[name]
             semantic[name] = paired_change(self.earlier[name][kept], self.kept[name][kept], *truth, attribute.groups)
-        groups, losses = attribute.indices(self.asked.rows), self.kept["losses"] - self.earlier["losses"]
+        groups, before = attribute.indices(self.asked.rows), self.earlier["losses"]
+        losses = _losses(self.kept["losses"] - before, groups, self.kept["subjects"], attribute.groups, before)
         return {
             "compared_with": str(self.compared_with),
             "kid": kid,
-            "denoising_loss": _losses(losses, groups, self.kept["subjects"], attribute.groups),
+            "denoising_loss": losses,
             "semantic": semantic,
         }
 
@@ -297,7 +308,7 @@ class FairnessEvaluation:
         stream = io.BytesIO()
         np.savez_compressed(stream, **self.kept)
         write_whole(folder / "scores.npz", stream.getvalue())
-        draw_samples(self.attributes[0], self.asked, images, folder / "samples.png")
+        draw_samples(self.attributes[0], self.asked, images, folder / "samples.png", self.show_real)
         print(f"\n{text}\n")
         return plain
 
@@ -347,19 +358,31 @@ def _check_people(attribute: Attribute, real: Slices) -> None:
             )
 
 
-def _kid_change(real: NDArray, before: NDArray, after: NDArray, subjects: NDArray, mine: NDArray, theirs: NDArray):
-    """Of the images ``mine`` (N,) and the real ones ``theirs`` (M,)."""
-    return kid_change(real[theirs], before[mine], after[mine], subjects[theirs])
+def _check_stated(attribute: Attribute, asked: Slices, prompts: Sequence[str]) -> None:
+    """A generated image is of the group that its prompt states: no prompt may serve two."""
+    groups: dict[str, str] = {}
+    for index, prompt in zip(attribute.indices(asked.rows), prompts, strict=True):
+        if index < 0:
+            continue
+        group = attribute.groups[index]
+        if groups.setdefault(prompt, group) != group:
+            raise InputError(
+                f"{attribute.name}: the prompt '{prompt}' is used for '{groups[prompt]}' and for '{group}'; state the "
+                "group in the captions (prepare_cohort, the column stated), or leave the attribute out"
+            )
 
 
-def _losses(losses: NDArray, groups: NDArray, subjects: NDArray, names: Sequence[str]) -> Entry:
-    """Means of losses (N,) in all and by group, with intervals by subject, and the difference between groups."""
+def _losses(
+    losses: NDArray, groups: NDArray, subjects: NDArray, names: Sequence[str], earlier: NDArray | None = None
+) -> Entry:
+    """Means of losses (N,) in all and by group, with intervals by subject, and the difference between groups.
+
+    Of changes from ``earlier`` losses it is between the worst and the best group of then.
+    """
     by_group = {name: _mean(losses[groups == g], subjects[groups == g]) for g, name in enumerate(names)}
-    return {
-        "overall": _mean(losses, subjects),
-        "groups": by_group,
-        "difference": between_groups(list(by_group.values())),
-    }
+    by = None if earlier is None else [float(earlier[groups == g].mean()) for g in range(len(names))]
+    apart = between_groups(list(by_group.values()), by)
+    return {"overall": _mean(losses, subjects), "groups": by_group, "difference": apart}
 
 
 def _mean(values: NDArray, subjects: NDArray) -> Estimate:
@@ -372,18 +395,16 @@ def _mean(values: NDArray, subjects: NDArray) -> Estimate:
 
 def _correlation_entry(found: Correlation) -> Entry:
     entry = {item.name: getattr(found, item.name) for item in fields(found)}
-    gaps = {name: value for name, value in entry.items() if isinstance(value, Gap)}
-    return entry | {
-        name: {"value": gap.value, "ci95": [gap.low, gap.high], "chance": gap.chance} for name, gap in gaps.items()
-    }
+    return entry | {name: asdict(value) for name, value in entry.items() if isinstance(value, Gap)}
 
 
-def _described(fit: Callable) -> str:
-    """What is fitted and how, in words."""
-    if not isinstance(fit, partial):
-        return fit.__name__
-    plain = {name: value for name, value in fit.keywords.items() if isinstance(value, int | float | str)}
-    return f"{fit.func.__name__} {dict(sorted(plain.items()))}"
+def _described(work: Callable) -> str:
+    """What a callable of a config does, in words: functions by name and options, methods of networks by the weights."""
+    if isinstance(work, partial):
+        options = {name: _described(v) if callable(v) else v for name, v in work.keywords.items()}
+        return f"{work.func.__name__} {dict(sorted(options.items()))}"
+    owner = getattr(work, "__self__", None)
+    return f"{work.__name__} {digest(owner)}" if isinstance(owner, nn.Module) else getattr(work, "__name__", repr(work))
 
 
 @torch.no_grad()

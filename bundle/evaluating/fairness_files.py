@@ -19,25 +19,26 @@ from bundle.files import write_whole
 from bundle.images import Images
 
 Entry = dict[str, Any]
-GAPS = ("difference", "demographic_parity", "equalized_odds")
+GAPS = {"auc_gap": "AUC", "demographic_parity": "demographic parity", "equalized_odds": "equalised odds"}
 SHOWN = 8  # images of a group in the picture
 DIRECTIONS = {  # what a classifier of the finding was trained on, and what it was tested on
     "generated_to_real": "trained on generated, tested on real",
+    "real_to_real": "the same, trained on real",
     "real_to_generated": "trained on real, tested on generated",
-    "real_to_real": "ceiling: trained and tested on real",
+    "real_to_decoded": "the same, tested on decoded real slices",
 }
 
 
 def to_csv(report: Entry) -> str:
-    """One line for each figure: section, attribute, group, space, measure, value, low, high, n."""
+    """One line for each figure: section, attribute, group, space, measure, value, low, high, p, n."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["section", "attribute", "group", "space", "measure", "value", "low", "high", "n"])
+    writer.writerow(["section", "attribute", "group", "space", "measure", "value", "low", "high", "p", "n"])
     for attribute, entry in report["attributes"].items():
         for section, group, space, measure, estimate, n in _rows(entry):
             if estimate is not None:
-                ends = [estimate["value"], *estimate["ci95"]]
-                writer.writerow([section, attribute, group, space, measure, *ends, "" if n is None else n])
+                figures = [estimate["value"], *estimate.get("ci95", ("", "")), estimate.get("p", "")]
+                writer.writerow([section, attribute, group, space, measure, *figures, "" if n is None else n])
     return stream.getvalue()
 
 
@@ -81,7 +82,8 @@ def _semantic_rows(name: str, found: Entry) -> Iterator[tuple]:
         for group, own in found["groups"].items():
             yield name, group, "", measure, own[measure], own["n"]
     for gap in GAPS:
-        yield name, "difference", "", gap, found[gap], found["n"]
+        yield name, "gap", "", gap, found[gap], found["n"]
+    yield name, "difference", "", "auc", found["contrast"], found["n"]
 
 
 def fairness_table(report: Entry) -> str:
@@ -92,7 +94,8 @@ def fairness_table(report: Entry) -> str:
 def _table(name: str, entry: Entry, report: Entry) -> str:
     groups = entry["groups"]
     counts = report["n_each"][name]
-    rows = [(name, *groups, "difference"), ("images", *(str(counts[group]) for group in groups), "")]
+    apart = f"{groups[1]} - {groups[0]}" if len(groups) == 2 else "worst - best"
+    rows = [(name, *groups, apart), ("images", *(str(counts[group]) for group in groups), "")]
     for side, title in (("generated", "KID"), ("ceiling", "KID of real slices, decoded")):
         rows += _kid_rows(entry[side], groups, title)
     rows.append(_line("denoising loss", entry["denoising_loss"], groups))
@@ -122,12 +125,8 @@ def _kid_rows(entry: Entry, groups: Sequence[str], title: str) -> list[tuple]:
 def _auc_rows(found: Entry, groups: Sequence[str], title: str) -> list[tuple]:
     blank = [""] * (len(groups) - 1)
     aucs = [_shown(found["groups"][group]["auc"]) for group in groups]
-    return [
-        (f"AUC, {title}", *aucs, _shown(found["difference"])),
-        ("  in all", _shown(found["auc"]), *blank, ""),
-        ("  demographic parity", *blank, "", _shown(found["demographic_parity"])),
-        ("  equalised odds", *blank, "", _shown(found["equalized_odds"])),
-    ]
+    gaps = [(f"  gap, {name}", *blank, "", _gap(found[key])) for key, name in GAPS.items()]
+    return [(f"AUC, {title}", *aucs, _shown(found["contrast"])), ("  in all", _shown(found["auc"]), *blank, ""), *gaps]
 
 
 def _change_rows(change: Entry, groups: Sequence[str]) -> list[tuple]:
@@ -136,7 +135,7 @@ def _change_rows(change: Entry, groups: Sequence[str]) -> list[tuple]:
     rows.append(_line("  denoising loss", change["denoising_loss"], groups))
     for direction, found in change["semantic"].items():
         worst = [_shown(found["auc"]), *[""] * (len(groups) - 1)]
-        rows.append((f"  AUC in all, {DIRECTIONS[direction]}", *worst, _shown(found["difference"])))
+        rows.append((f"  AUC in all, {DIRECTIONS[direction]}", *worst, ""))
         rows.append(("  AUC of the worst group", _shown(found["worst_auc"]), *worst[1:], ""))
     return rows
 
@@ -146,29 +145,35 @@ def _line(title: str, found: Entry, groups: Sequence[str]) -> tuple:
 
 
 def _shown(estimate: Entry | None) -> str:
-    """Value and interval, and of a gap what chance alone makes of it."""
+    """Value and interval."""
     if estimate is None:
         return "-"
     low, high = estimate["ci95"]
-    chance = f", chance {estimate['chance']:.3g}" if "chance" in estimate else ""
-    return f"{estimate['value']:z.3g} [{low:z.3g}, {high:z.3g}]{chance}"
+    return f"{estimate['value']:z.3g} [{low:z.3g}, {high:z.3g}]"
 
 
-def draw_samples(attribute: Attribute, asked: Slices, images: Images, path: Path) -> None:
-    """Of each group a row of generated images, and below each the real slice whose caption was its prompt."""
-    index = attribute.indices(asked.rows)
-    rows = 2 * len(attribute.groups)
-    figure = Figure(figsize=(1.5 * SHOWN, 1.7 * rows), facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, SHOWN, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
+def _gap(gap: Entry | None) -> str:
+    """A largest minus a smallest value, with what it would be were the groups alike."""
+    return "-" if gap is None else f"{gap['value']:.3g} (alike: {gap['chance']:.3g}, p {gap['p']:.2g})"
+
+
+def draw_samples(attribute: Attribute, asked: Slices, images: Images, path: Path, show_real: bool) -> None:
+    """Of each group a row of generated images, and perhaps below each the real slice whose caption was its prompt."""
+    index, rows = attribute.indices(asked.rows), []
     for group, name in enumerate(attribute.groups):
         places = torch.from_numpy(np.flatnonzero(index == group)[:SHOWN])
-        for row, (kind, shown) in enumerate((("generated", images[places]), ("real", asked.pixels(places)))):
-            grid[2 * group + row, 0].set_title(f"{name}, {kind}", loc="left", fontsize=11)
-            for axes, image in zip(grid[2 * group + row], shown.movedim(1, -1).numpy()):
-                axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+        rows.append((f"{name}, synthetic", images[places]))
+        if show_real:
+            rows.append((f"{name}, real, of the same prompts", asked.pixels(places)))
+    figure = Figure(figsize=(1.5 * SHOWN, 1.7 * len(rows)), facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(rows), SHOWN, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for line, (title, shown) in zip(grid, rows, strict=True):
+        line[0].set_title(title, loc="left", fontsize=11)
+        for axes, image in zip(line, shown.movedim(1, -1).numpy()):
+            axes.imshow(image, cmap="gray", vmin=0, vmax=1)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=100, metadata={"Software": None})
     write_whole(path, stream.getvalue())

@@ -137,12 +137,16 @@ def agreement_with_text(made: Readings, prompt: NDArray, texts: Texts) -> Entry:
     return {"n": len(made), "space": texts.space, "value": found.value, "ci95": [found.low, found.high]}
 
 
-def between_groups(found: Sequence[Estimate]) -> Estimate:
-    """Worst minus best group, with Bonferroni's level for all pairs; of two groups the second minus the first."""
+def between_groups(found: Sequence[Estimate], by: Sequence[float] | None = None) -> Estimate:
+    """Worst minus best group, with Bonferroni's level for all pairs; of two groups the second minus the first.
+
+    ``by`` (G,) says which group is worst (largest) and which best, by default the values themselves: of changes it is
+    what the groups changed from.
+    """
     if len(found) == 2:
         return difference(found[1], found[0])
-    ordered = sorted(found, key=lambda estimate: estimate.value)
-    return difference(ordered[-1], ordered[0], 1 - 0.05 / comb(len(found), 2))
+    order = np.argsort([estimate.value for estimate in found] if by is None else by)
+    return difference(found[order[-1]], found[order[0]], 1 - 0.05 / comb(len(found), 2))
 
 
 def _legacy(parts: Mapping[str, tuple[Readings, Readings]], space: str, each: int) -> dict[str, Entry]:

@@ -7,8 +7,10 @@ The published evaluation (FairDiffusion, Luo et al., arXiv 2412.20374, and its p
 for its bootstrap, so that many slices of one person pass for many persons; it prints the mean of the draws, which adds
 their bias to a gap a second time, and their standard deviation in place of an interval; its headline is the
 equity-scaled AUC, which falls by chance alone (see `equity`). Here whole subjects are drawn, the value is the one
-measured, the interval holds 95 % of the draws, and beside each gap stands what it would be were the groups alike: a
-largest minus a smallest value is never negative, so chance alone lifts it. Equity-scaled AUC is a legacy column.
+measured, and the interval holds 95 % of the draws. A largest minus a smallest value is never negative: chance alone
+lifts it, and an interval of its draws would not hold zero even where groups are alike. So a gap has no interval, but
+what it would be were the groups alike, and how often it would then be as large. Of two groups the AUCs' difference has
+its sign, and an interval. Equity-scaled AUC is a legacy column.
 """
 
 from __future__ import annotations
@@ -28,17 +30,17 @@ from bundle.evaluation.estimate import Estimate
 Floats = NDArray[np.float64]
 BLOCK = 128  # draws at a time, so that weights of a few thousand images take a few megabytes
 GAPS = ("auc", "parity", "odds")
-PERMUTATIONS = 100  # of the groups' names, for what chance makes of a gap
+PERMUTATIONS = 199  # of the groups' names, for what chance makes of a gap
 
 
 @dataclass(frozen=True)
 class Gap:
-    """A difference between groups, its interval, and its mean were the groups alike (names permuted over subjects)."""
+    """Largest minus smallest of the groups; were they alike (names permuted over subjects), its mean ``chance``, and
+    ``p``, how often it would be at least as large."""
 
     value: float
-    low: float
-    high: float
     chance: float
+    p: float
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,9 @@ class GroupScore:
 class Correlation:
     """How well scores tell the finding, in all and by group.
 
-    ``worst``: the group of least AUC; ``difference``: largest minus smallest AUC of the groups; ``equity_scaled``: the
-    legacy score, ``equity_scaled_fair`` what it would be were the groups alike. None where fewer than two groups have
-    images with and without the finding.
+    ``worst``: the group of least AUC; ``auc_gap``: largest minus smallest AUC of the groups; ``contrast``: of two
+    groups the second's AUC minus the first's; ``equity_scaled``: the legacy score, ``equity_scaled_fair`` what it would
+    be were the groups alike. None where fewer than two groups have images with and without the finding.
     """
 
     n: int
@@ -69,7 +71,8 @@ class Correlation:
     groups: dict[str, GroupScore]
     undefined: tuple[str, ...]
     worst: str | None
-    difference: Gap | None
+    auc_gap: Gap | None
+    contrast: Estimate | None
     demographic_parity: Gap | None
     equalized_odds: Gap | None
     equity_scaled: float | None
@@ -82,7 +85,7 @@ class CorrelationChange:
 
     auc: Estimate
     worst_auc: Estimate | None
-    difference: Estimate | None
+    auc_gap: Estimate | None
     demographic_parity: Estimate | None
     equalized_odds: Estimate | None
 
@@ -143,7 +146,7 @@ def semantic_correlation(
     sound = cases.sound(known)
     aucs = {name: float(known.group_auc[0, g]) for g, name in enumerate(names) if sound[g]}
     fair = _joined(cases, _permuted(cases, seed), deal=True) if len(aucs) > 1 else None
-    gaps = _gaps(cases, known, draws, fair, confidence) if fair else dict.fromkeys(GAPS)
+    gaps = _gaps(cases, known, fair) if fair else dict.fromkeys(GAPS)
     overall = float(known.auc[0])
     return Correlation(
         n=cases.n,
@@ -154,7 +157,8 @@ def semantic_correlation(
         groups={name: _group(cases, g, known, draws, confidence) for g, name in enumerate(names)},
         undefined=tuple(name for g, name in enumerate(names) if not sound[g]),
         worst=min(aucs, key=aucs.get) if aucs else None,
-        difference=gaps["auc"],
+        auc_gap=gaps["auc"],
+        contrast=_contrast(known, draws, confidence) if len(names) == len(aucs) == 2 else None,
         demographic_parity=gaps["parity"],
         equalized_odds=gaps["odds"],
         equity_scaled=equity_scaled(overall, aucs) if fair else None,
@@ -191,7 +195,7 @@ def paired_change(
     return CorrelationChange(
         auc=change(lambda rates: rates.auc),
         worst_auc=change(lambda rates: _least(rates.group_auc)) if enough else None,
-        difference=change(lambda rates: rates.differences()["auc"]) if enough else None,
+        auc_gap=change(lambda rates: rates.differences()["auc"]) if enough else None,
         demographic_parity=change(lambda rates: rates.differences()["parity"]) if enough else None,
         equalized_odds=change(lambda rates: rates.differences()["odds"]) if enough else None,
     )
@@ -295,7 +299,12 @@ def _group(cases: _Cases, group: int, known: Rates, draws: Rates, confidence: fl
     )
 
 
-def _gaps(cases: _Cases, known: Rates, draws: Rates, fair: Rates, confidence: float) -> dict[str, Gap]:
+def _contrast(known: Rates, draws: Rates, confidence: float) -> Estimate:
+    """Of two groups the second's AUC minus the first's."""
+    return _estimate(*(rates.group_auc[:, 1] - rates.group_auc[:, 0] for rates in (known, draws)), confidence)
+
+
+def _gaps(cases: _Cases, known: Rates, fair: Rates) -> dict[str, Gap]:
     """The gaps between groups; those of calls as fairlearn has them, of odds over groups that have both classes."""
     parity, odds = cases.groups >= 0, np.isin(cases.groups, np.flatnonzero(cases.sound(known)))
     values = {
@@ -303,8 +312,15 @@ def _gaps(cases: _Cases, known: Rates, draws: Rates, fair: Rates, confidence: fl
         "parity": _by_fairlearn(demographic_parity_difference, cases, parity),
         "odds": _by_fairlearn(equalized_odds_difference, cases, odds),
     }
-    spread, alike = draws.differences(), fair.differences()
-    return {key: Gap(values[key], *_ends(spread[key], confidence), float(np.nanmean(alike[key]))) for key in GAPS}
+    alike = fair.differences()
+    return {key: _gap(values[key], alike[key]) for key in GAPS}
+
+
+def _gap(value: float, alike: Floats) -> Gap:
+    """With what it would be (B,) in cohorts whose groups are alike; this cohort is one of them (Davison and Hinkley,
+    1997, section 4.2)."""
+    as_large = np.sum(alike >= value - 1e-12)
+    return Gap(value, float(np.nanmean(alike)), float((1 + as_large) / (1 + len(alike))))
 
 
 def _by_fairlearn(measure: Callable[..., float], cases: _Cases, kept: NDArray[np.bool_]) -> float:

@@ -106,12 +106,13 @@ class Importance:
 
 
 class GroupDRO:
-    """Group distributionally robust optimisation (Sagawa et al., ICLR 2020, arXiv 1911.08731, algorithm 1).
+    """Group distributionally robust optimisation (Sagawa et al., ICLR 2020, arXiv 1911.08731) on mixed batches.
 
-    The groups of each attribute have probabilities q, at first equal, which grow by exp(``step`` x mean loss) for the
-    groups of a batch, over all processes, and are normalised. The loss is the sum of q x mean loss over the groups
-    present, averaged over the attributes; an unknown group has no part in it. Losses that are not finite leave q as
-    it is.
+    The groups of each attribute have probabilities q, at first equal. Those in a batch, over all processes, are
+    multiplied by exp(``step`` x mean loss) and share among themselves what they had together: a group that a batch
+    lacks keeps its q (the paper's algorithm 1 draws a group first, so that none is ever lacking). The loss is the sum
+    of q x mean loss over the groups present, averaged over the attributes; an unknown group has no part in it. Losses
+    that are not finite leave q as it is.
     """
 
     def __init__(self, groups: Groups, step: float = 0.01):
@@ -136,12 +137,13 @@ class GroupDRO:
     def _update(self, members: Tensor, losses: Tensor, present: Tensor) -> None:
         if not bool(losses.isfinite().all()):
             return
-        means = torch.zeros_like(self.q)
-        for place in present.nonzero().flatten().tolist():
-            means[place] = losses[(members == place).any(1)].mean()
-        grown = self.q * (self.step * means).exp()
-        parts = [grown[list(self.groups.of_attribute(a))] for a in range(len(self.groups.attributes))]
-        self.q = torch.cat([part / part.sum() for part in parts])
+        q = self.q.clone()
+        for number in range(len(self.groups.attributes)):
+            places = [place for place in self.groups.of_attribute(number) if present[place]]
+            if places:
+                means = torch.stack([losses[(members == place).any(1)].mean() for place in places])
+                q[places] = self.q[places].sum() * (self.q[places].log() + self.step * means).softmax(0)
+        self.q = q
 
 
 def balanced(members: Tensor, groups: Groups) -> Tensor:

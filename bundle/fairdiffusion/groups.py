@@ -86,16 +86,17 @@ def choose_probe(members: Tensor, number: int, groups: Groups, seed: int, least:
         Places in ascending order without repeats, (M,) int64, M <= number.
 
     Raises:
-        InputError: too few wanted, or an attribute without two groups of at least ``least`` latents.
+        InputError: too few wanted, or a group of fewer than ``least`` latents, whose gap would never be measured.
     """
     share = number // len(groups)
     if share < least:
         raise InputError(f"probe of {number} latents: under {least} for each of {len(groups)} groups; ask for more")
     found = counts(members, groups)
-    for place, attribute in enumerate(groups.attributes):
-        if sum(int(found[group]) >= least for group in groups.of_attribute(place)) < 2:
+    for name, number in zip(groups.names, found.tolist(), strict=True):
+        if number < least:
             raise InputError(
-                f"attribute '{attribute.name}': fewer than two groups with {least} latents; add images or leave it out"
+                f"group '{name}': {number} latents to measure it on, {least} are needed; leave it out of the "
+                "attribute's groups, give the probe's role more subjects, or lower probe_least"
             )
     chosen = []
     for group, name in enumerate(groups.names):

@@ -63,6 +63,11 @@ class FairBayesianPerturbation:
         common = {"groups": groups, "seed": seed, "window": window, "exploitation": exploitation, "beta": beta}
         if window < 1:
             raise InputError(f"window {window}: give the number of iterations between two decisions, 1 or more")
+        if not 0 <= exploitation <= 1:
+            raise InputError(f"exploitation {exploitation}: give the search's share of the scales, from 0 to 1")
+        if beta < 0 or min(num_initial, history, least) < 1:
+            given = f"beta {beta}, num_initial {num_initial}, history {history}, least {least}"
+            raise InputError(f"{given}: beta may not be negative, the others are 1 or more")
         if mode == "published":
             self.search = Published(**common)
         elif mode != "repaired":

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class Window:
     """One window of a search.
 
-    ``iteration`` is its last, counted from 1; ``scales`` (G) are those it trained with; ``gap`` is what was observed,
+    ``iteration`` is its last, counted from 1; ``scales`` (G) are those it trained with (in the published mode, where
+    they move on at every step, the last of them); ``gap`` is what was observed,
     ``gaps`` each attribute's part; ``acquisition`` is the bound at the point proposed after it, None without one.
     """
 

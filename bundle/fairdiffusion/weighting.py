@@ -25,8 +25,8 @@ class Weighting(Protocol):
         """
 
 
-def reweigh(engine: Engine, members: Tensor, weighting: Weighting) -> Tensor:
-    """Replace the loss in the engine's output by the mean of the weighted squared errors; return the weights (B,).
+def reweigh(engine: Engine, members: Tensor, weighting: Weighting) -> None:
+    """Replace the loss in the engine's output by the mean of the weighted squared errors.
 
     ``members`` (N, A) are those of the training latents. The errors are those of single precision whatever the
     prediction's. Where all weights are one, the gradient is bit for bit that of the mean squared error. Raises
@@ -41,4 +41,3 @@ def reweigh(engine: Engine, members: Tensor, weighting: Weighting) -> Tensor:
     factors = weights.to(squared).view(-1, *[1] * (squared.ndim - 1))
     output[Keys.LOSS] = (factors * squared).mean()
     output["weight_min"] = float(weights.min())
-    return weights

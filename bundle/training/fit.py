@@ -84,7 +84,8 @@ def fit_probe(
     """
     labels = torch.as_tensor(labels)
     known = labels >= 0
-    balanced(labels[known], label)
+    if len(balanced(labels[known], label)) != 2:
+        raise InputError(f"{label}: {int(labels.max()) + 1} classes; a probe tells two apart, take the network")
     with torch.no_grad():
         parts = [features(part.float().to(device) / 255).cpu() for part in images[known].split(BATCH_SIZE)]
     seen = torch.cat(parts).double().numpy()

@@ -17,6 +17,8 @@ from bundle.cohorts.slices import Slices
 from bundle.errors import InputError
 from bundle.evaluating.asked import Finding, choose_asked, some_slices
 from bundle.evaluating.fairness import FairnessEvaluation
+from bundle.evaluation.estimate import Estimate
+from bundle.evaluation.likeness import between_groups
 from bundle.evaluation.quality import kid, kid_change
 from bundle.generation import draw
 from bundle.training.captions import caption_slices
@@ -75,6 +77,8 @@ class Same:
 
 class Probe:
     """Losses (N, 2) of latents, larger for women the less a generator shows of them; each latent has its own."""
+
+    timesteps = torch.tensor([250, 750])
 
     def __init__(self, slices):
         self.women = torch.from_numpy(SEX.indices(slices.rows)) == 0
@@ -266,8 +270,10 @@ def test_semantic_correlation_by_group(report, kept):
     assert found["real_to_generated"]["equalized_odds"]["value"] > 0.8  # hardly a woman is called positive
     assert found["real_to_real"]["auc"]["value"] > 0.9
     assert found["real_to_real"]["subjects"] == 120
-    gap = found["real_to_real"]["equalized_odds"]
-    assert gap["ci95"][0] <= gap["value"] <= gap["ci95"][1]
+    assert found["real_to_generated"]["equalized_odds"]["p"] == 1 / 200  # as no deal of the groups' names
+    assert found["real_to_decoded"]["auc"]["value"] == pytest.approx(found["real_to_real"]["auc"]["value"], abs=0.1)
+    contrast = found["real_to_generated"]["contrast"]
+    assert 0 < contrast["ci95"][0] < contrast["value"] < contrast["ci95"][1]  # men minus women
 
 
 def test_quality_by_group_beside_the_ceiling(report, kept):
@@ -364,7 +370,9 @@ class TestComparison:
             ({"seed": 1}, "another 'seed'"),
             ({"asked": choose_asked(REAL, [SEX], 70)}, "another 'subjects'"),
             ({"fit": partial(FIT, iterations=41)}, "another 'classifier'"),
-            ({"spaces": {"other": features}}, "no features in the space 'other'"),
+            ({"spaces": {"other": features}}, "another 'spaces'"),
+            ({"finding": Finding("grade", ["HGG", "LGG"], {"lesion": True})}, "another 'finding'"),
+            ({"reference": "plain"}, "another 'reference'"),
         ],
     )
     def test_what_cannot_be_paired_is_refused(self, report, folder, changes, what):
@@ -375,6 +383,12 @@ class TestComparison:
     def test_a_folder_without_an_evaluation_is_refused(self, folder, tmp_path):
         with pytest.raises(InputError, match=r"scores\.npz: no such file"):
             evaluation_in(folder, compared_with=str(tmp_path)).check()
+
+
+def test_of_three_groups_the_change_is_that_of_the_gap_there_was():
+    """KIDs .1, .2 and .5 become .2, .3 and .3: between the first and the last .4 becomes .1, a change of -.3."""
+    changes = [Estimate(value, value, value, 0.0) for value in (0.1, 0.1, -0.2)]
+    assert between_groups(changes, by=[0.1, 0.2, 0.5]).value == pytest.approx(-0.2 - 0.1)
 
 
 class TestRefusals:
@@ -390,6 +404,16 @@ class TestRefusals:
         other = Attribute("sex", ["female", "other"])
         with pytest.raises(InputError, match="sex: 0 of the validation subjects are 'other'"):
             evaluation_in(tmp_path, attributes=[other]).run()
+
+    def test_an_attribute_that_the_prompts_do_not_state(self, tmp_path):
+        rows = [{**row, "hand": ("left", "right")[int(row["subject"][1:]) // 7 % 2]} for row in REAL.rows]
+        hand, real = Attribute("hand", ["left", "right"]), Slices(REAL.images, rows)
+        with pytest.raises(InputError, match="hand: the prompt '.*' is used for '.*' and for '.*'; state the group"):
+            evaluation_in(tmp_path, attributes=[hand], real=real, asked=choose_asked(real, [hand], 60)).run()
+
+    def test_an_unknown_reference(self, tmp_path):
+        with pytest.raises(InputError, match="reference 'raw': give decoded or plain"):
+            evaluation_in(tmp_path, reference="raw").run()
 
     def test_nothing_is_written_before_that(self, tmp_path):
         with pytest.raises(InputError):

@@ -90,7 +90,8 @@ def test_values_stand_where_they_belong():
     assert sum(score.n for score in found.groups.values()) == known.sum() == 360 - 30
     assert (found.n, found.subjects, found.positives) == (360, 120, labels.sum())
     assert found.worst == min(aucs, key=aucs.get)
-    assert found.difference.value == pytest.approx(max(aucs.values()) - min(aucs.values()))
+    assert found.auc_gap.value == pytest.approx(max(aucs.values()) - min(aucs.values()))
+    assert found.contrast is None  # of three groups
     assert found.accuracy.value == pytest.approx(((scores >= 0.5) == labels).mean())
     arguments = labels[known], scores[known] >= 0.5
     assert found.demographic_parity.value == demographic_parity_difference(*arguments, sensitive_features=groups[known])
@@ -112,10 +113,11 @@ def test_a_group_of_one_class_has_no_auc_and_takes_no_part():
     assert found.groups["c"].auc is None
     assert found.groups["c"].accuracy is not None
     assert found.worst == pair.worst
-    assert found.difference.value == pair.difference.value
+    assert found.auc_gap.value == pair.auc_gap.value
+    assert pair.contrast.value == pytest.approx(pair.groups["b"].auc.value - pair.groups["a"].auc.value)
     assert found.equalized_odds.value == pair.equalized_odds.value
     one = few_draws(scores[groups != 1], labels[groups != 1], groups[groups != 1], subjects[groups != 1], NAMES)
-    assert (one.undefined, one.worst, one.difference) == (("b", "c"), "a", None)
+    assert (one.undefined, one.worst, one.auc_gap) == (("b", "c"), "a", None)
     assert (one.equalized_odds, one.demographic_parity, one.equity_scaled) == (None, None, None)
 
 
@@ -159,14 +161,18 @@ def test_the_interval_reported_is_that_of_the_draws():
 
 def test_chance_is_the_gap_of_groups_that_are_alike():
     """Groups that are alike: over 40 cohorts the gaps are on average what chance says, and not zero."""
-    rng, gaps, chances = np.random.default_rng(8), [], []
+    rng, gaps, chances, rejected = np.random.default_rng(8), [], [], []
     for _ in range(40):
         found = few_draws(*cases(rng, people=90), NAMES, repeats=2)
-        gaps.append([found.difference.value, found.demographic_parity.value, found.equalized_odds.value])
-        chances.append([found.difference.chance, found.demographic_parity.chance, found.equalized_odds.chance])
+        found = (found.auc_gap, found.demographic_parity, found.equalized_odds)
+        gaps.append([gap.value for gap in found])
+        chances.append([gap.chance for gap in found])
+        rejected.append([gap.p <= 0.2 for gap in found])
     error = np.std(gaps, axis=0) / np.sqrt(40)
     assert (np.abs(np.mean(gaps, axis=0) - np.mean(chances, axis=0)) < 3 * error).all()
     assert (np.mean(gaps, axis=0) > 5 * error).all()
+    # a fifth of 40 is 8, with a standard deviation of sqrt(40 x .2 x .8) = 2.5
+    assert (np.sum(rejected, axis=0) <= 16).all()
 
 
 def test_a_real_gap_is_above_chance():
@@ -176,8 +182,20 @@ def test_a_real_gap_is_above_chance():
     scores = norm.cdf(2 * (labels - 0.5) * (groups == 0) + rng.normal(size=2000))
     found = few_draws(scores, labels, groups, np.arange(2000), NAMES[:2], repeats=200)
     assert found.worst == "b"
-    assert found.difference.value == pytest.approx(norm.cdf(np.sqrt(2)) - 0.5, abs=0.05)
-    assert found.difference.chance < 0.05 < found.difference.low
+    assert found.auc_gap.value == pytest.approx(norm.cdf(np.sqrt(2)) - 0.5, abs=0.05)
+    assert found.auc_gap.chance < 0.05
+    assert found.auc_gap.p == 1 / 200  # none of 199 deals, and this one
+    assert found.contrast.value == -found.auc_gap.value  # b minus a
+    assert found.contrast.high < -0.3
+
+
+def test_the_contrast_of_two_equal_groups_covers_zero():
+    """The interval of a largest minus a smallest value would not: its lower end is never under zero."""
+    rng, covered = np.random.default_rng(15), 0
+    for _ in range(60):
+        found = few_draws(*cases(rng, people=80, groups=2), NAMES[:2], repeats=200).contrast
+        covered += found.low <= 0 <= found.high
+    assert covered >= 52  # of 60 at 95 %
 
 
 def test_a_seed_gives_one_answer():
@@ -198,7 +216,7 @@ class TestPairedChange:
         for found in (
             change.auc,
             change.worst_auc,
-            change.difference,
+            change.auc_gap,
             change.demographic_parity,
             change.equalized_odds,
         ):
@@ -213,7 +231,7 @@ class TestPairedChange:
         assert change.auc.value == pytest.approx(new.auc.value - old.auc.value)
         worst = [found.groups[found.worst].auc.value for found in (old, new)]
         assert change.worst_auc.value == pytest.approx(worst[1] - worst[0])
-        for name in ("difference", "demographic_parity", "equalized_odds"):
+        for name in ("auc_gap", "demographic_parity", "equalized_odds"):
             values = [getattr(found, name).value for found in (old, new)]
             assert getattr(change, name).value == pytest.approx(values[1] - values[0])
 
@@ -239,4 +257,4 @@ class TestPairedChange:
         labels[groups == 1] = 1
         change = paired_change(scores, scores[::-1], labels, groups, subjects, NAMES[:2], repeats=20)
         assert change.auc is not None
-        assert (change.worst_auc, change.difference, change.equalized_odds) == (None, None, None)
+        assert (change.worst_auc, change.auc_gap, change.equalized_odds) == (None, None, None)

@@ -70,8 +70,8 @@ class TestImportance:
 
 
 class TestGroupDRO:
-    def test_it_is_algorithm_one(self):
-        """q_g <- q_g exp(eta L_g), normalised; sum of q_g L_g over the groups present. Three batches, in numpy."""
+    def test_it_is_the_rule_in_words(self):
+        """q_g <- q_g exp(eta L_g) among those present, who keep what they had together; sum of q_g L_g over them."""
         random = np.random.default_rng(0)
         dro, q, eta = GroupDRO(GROUPS, step=0.5), [np.full(3, 1 / 3), np.full(2, 1 / 2)], 0.5
         for _ in range(3):
@@ -81,8 +81,11 @@ class TestGroupDRO:
                 means = [
                     losses[labels[:, a] == g].mean() if (labels[:, a] == g).any() else None for g in range(len(q[a]))
                 ]
-                grown = np.array([q[a][g] * (1 if m is None else np.exp(eta * m)) for g, m in enumerate(means)])
-                q[a] = grown / grown.sum()
+                present = [g for g, m in enumerate(means) if m is not None]
+                together = sum(q[a][g] for g in present)
+                grown = {g: q[a][g] * np.exp(eta * means[g]) for g in present}
+                for g in present:
+                    q[a][g] = together * grown[g] / sum(grown.values())
                 expected += sum(q[a][g] * m for g, m in enumerate(means) if m is not None) / 2
             members = torch.from_numpy(np.where(labels < 0, -1, labels + np.array([0, 3])))
             weights = dro.weights(0, members, torch.from_numpy(losses))
@@ -95,6 +98,14 @@ class TestGroupDRO:
             dro.weights(iteration, one(0, 0, 0, 1), torch.tensor([1.0, 1.0, 1.0, 2.0]))
         # Fifty times a difference of .1: odds of exp(5)
         assert float(dro.q[1] / dro.q[0]) == pytest.approx(math.exp(5))
+
+    def test_a_rare_worse_group_gains_though_most_batches_lack_it(self):
+        """In one of ten batches there is a man, of loss 1.2; women have 1: odds of exp(.5 x .2) for each of his ten."""
+        dro = GroupDRO(SEX, step=0.5)
+        for iteration in range(100):
+            man = iteration % 10 == 0
+            dro.weights(0, one(0, 0, 0, int(man)), torch.tensor([1.0, 1.0, 1.0, 1.2 if man else 1.0]))
+        assert float(dro.q[1] / dro.q[0]) == pytest.approx(math.exp(10 * 0.5 * 0.2), rel=1e-6)
 
     def test_losses_that_are_no_numbers_leave_it_alone(self):
         dro = GroupDRO(SEX)

@@ -64,6 +64,6 @@ class TestProbe:
             choose_probe(members, 39, GROUPS, seed=0)
         members[7:, 1] = 3
         members[:7, 1] = 4
-        with pytest.raises(InputError, match="attribute 'sex': fewer than two groups with 8 latents"):
+        with pytest.raises(InputError, match="group 'sex/male': 7 latents to measure it on, 8 are needed"):
             choose_probe(members, 40, GROUPS, seed=0)
         assert counts(members[choose_probe(members, 40, GROUPS, seed=0, least=7)], GROUPS)[4] == 7
