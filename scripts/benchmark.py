@@ -121,9 +121,9 @@ def fairness(work_dir: str = "outputs/fairness", seeds: Sequence[int] = equal_qu
     ``seeds`` in parts where several machines, or one thread each, share the work.
     """
     runs, work = equal_quality.fairness_runs(seeds), Path(work_dir)
-    done = {run for run in runs if (RESULTS / "fairness" / f"{run.name}.json").is_file()}
-    needed = {run.compared_with for run in set(runs) - done}
-    for name in needed & {run.name for run in done}:
+    done = {item.name for item in runs if (RESULTS / "fairness" / f"{item.name}.json").is_file()}
+    needed = {item.compared_with for item in runs if item.name not in done}
+    for name in needed & done:
         if not (work / name / "scores.npz").is_file():  # the results are of another machine or folder
             (RESULTS / "fairness" / f"{name}.json").unlink()
     carry_out(runs, work, RESULTS / "fairness", equal_quality.kept)
