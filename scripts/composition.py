@@ -27,10 +27,15 @@ def steps(work: Path, seed: int) -> dict[str, tuple[list[str], Path]]:
     train = command(
         "training", ["configs/train_fairdiffusion.yaml"], seed=seed, output_dir=fair, method=METHOD, stated=0.5
     )
+    became = {"seed": seed, "output_dir": work / "shares", "tuned": fair / "model.pt"}
     made = {
         "equal quality": (train, fair / "model.pt"),
+        "evaluation of proportions, base and fair": (
+            command("evaluating", ["configs/evaluate.yaml", UNEVEN], **became, **SHORT),
+            work / "shares" / "report.json",
+        ),
         "alignment": (command("training", ["configs/align.yaml", UNEVEN], **aligned), align / "model.pt"),
-        "evaluation of proportions": (
+        "evaluation of proportions, aligned": (
             command("evaluating", ["configs/evaluate.yaml", UNEVEN], **aligned, **SHORT),
             align / "report.json",
         ),
@@ -54,22 +59,28 @@ def compose(work: Path, seed: int, path: Path) -> None:
 
 def _kept(work: Path, seed: int) -> dict:
     """Of each model the share of each group that neutral prompts give, and by group the quality that stated ones do."""
-    report = read_json(work / "align" / "report.json")
+    first, report = (read_json(work / name / "report.json") for name in ("shares", "align"))
     shares = {
-        name: {key: report[side][key] for key in ("n", "proportion", "ci95", "true_proportion", "verdict")}
-        for name, side in (("fair", "before"), ("aligned", "after"))
+        name: {key: side[key] for key in ("n", "proportion", "ci95", "true_proportion", "verdict")}
+        for name, side in (("base", first["before"]), ("fair", report["before"]), ("aligned", report["after"]))
     }
-    quality = {}
-    for name in ("base", "fair", "aligned"):
-        entry = read_json(work / f"quality_{name}" / "fairness.json")["attributes"][ATTRIBUTE]
-        by_group = entry["generated"]["by_group"]
-        quality[name] = {
-            "n_each": by_group["n_each"],
-            "kid": {group: found["quality"][SPACE]["kid"] for group, found in by_group["groups"].items()},
-            "difference": by_group["difference"][SPACE]["kid"],
-            "auc": entry["semantic"]["real_to_generated"]["auc"],
-        }
+    entries = {
+        name: read_json(work / f"quality_{name}" / "fairness.json")["attributes"][ATTRIBUTE]
+        for name in ("base", "fair", "aligned")
+    }
+    quality = {name: _quality(entry, "generated", "generated_to_real") for name, entry in entries.items()}
+    quality["ceiling"] = _quality(entries["base"], "ceiling", "real_to_real")
     return {"seed": seed, "method": METHOD, "target": report["target"], "shares": shares, "quality": quality}
+
+
+def _quality(entry: Report, side: str, direction: str) -> dict:
+    by_group = entry[side]["by_group"]
+    return {
+        "n_each": by_group["n_each"],
+        "kid": {group: found["quality"][SPACE]["kid"] for group, found in by_group["groups"].items()},
+        "difference": by_group["difference"][SPACE]["kid"],
+        "auc": entry["semantic"][direction]["auc"],
+    }
 
 
 def composition_table(result: Report) -> str:
@@ -78,6 +89,7 @@ def composition_table(result: Report) -> str:
         return ""
     group = list(result["target"])[-1]
     titles = {"base": "the base", "fair": f"after equal quality ({result['method']})", "aligned": "after the alignment"}
+    titles["ceiling"] = "ceiling: real people"
     rows = []
     for name, title in titles.items():
         quality, share = result["quality"][name], result["shares"].get(name)

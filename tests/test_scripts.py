@@ -438,12 +438,13 @@ def test_the_composition_table():
     result = {
         "method": "importance",
         "target": {"female": 0.42, "male": 0.58},
-        "shares": {"fair": share, "aligned": share},
-        "quality": dict.fromkeys(("base", "fair", "aligned"), quality),
+        "shares": {"base": share, "fair": share, "aligned": share},
+        "quality": dict.fromkeys(("base", "fair", "aligned", "ceiling"), quality),
     }
     lines = composition.composition_table(result).splitlines()
-    assert lines[2] == "| the base | - | - | 0.300 [0.200, 0.400] | 0.100 [0.000, 0.200] | 0.800 [0.700, 0.900] |"
-    assert lines[4].startswith("| after the alignment | 60.0 % [50.0, 70.0] | aligned | 0.300")
+    assert lines[4].startswith("| after the alignment | 60.0 % [50.0, 70.0] | aligned | 0.300 [0.200, 0.400] | 0.100")
+    ceiling = "| ceiling: real people | - | - | 0.300 [0.200, 0.400] | 0.100 [0.000, 0.200] | 0.800 [0.700, 0.900] |"
+    assert lines[5] == ceiling
 
 
 def test_the_budget_table():

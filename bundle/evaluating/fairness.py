@@ -11,8 +11,8 @@ import io
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,14 +26,13 @@ from bundle.cohorts.record import require_disjoint
 from bundle.cohorts.slices import Slices
 from bundle.errors import InputError
 from bundle.evaluating.asked import Finding
+from bundle.evaluating.by_group import Seen, Truth, denoising, meaning, meaning_change, quality, quality_change
 from bundle.evaluating.fairness_files import draw_samples, fairness_table, to_csv
 from bundle.evaluating.making import Maker
-from bundle.evaluation.estimate import Estimate, jackknife_variance, symmetric
-from bundle.evaluation.likeness import FEWEST, between_groups, common_sizes, halves, likeness
-from bundle.evaluation.quality import kid, kid_change
-from bundle.evaluation.readings import Instruments, Readings, read
+from bundle.evaluating.pairing import SCORES, described, digest_of, read_earlier
+from bundle.evaluation.likeness import FEWEST, halves
+from bundle.evaluation.readings import Instruments, read
 from bundle.evaluation.report import package_versions, write_json
-from bundle.evaluation.semantic import Correlation, Gap, paired_change, semantic_correlation
 from bundle.files import write_whole
 from bundle.generation import Draws, Sampler, draw
 from bundle.images import ByteImages, Images
@@ -105,13 +104,12 @@ class FairnessEvaluation:
         images = self._generated()
         clock.lap("generate")
         seen = self._look(images)
-        quality = {attribute.name: self._quality(attribute, seen) for attribute in self.attributes}
-        clock.lap("quality")
+        clock.lap("look")
         self.kept["losses"] = self.probe.losses(self.denoiser).double().mean(1).numpy()
         clock.lap("probe")
         self._score(images)
         clock.lap("classifiers")
-        attributes = {a.name: self._attribute(a, *quality[a.name]) for a in self.attributes}
+        attributes = {attribute.name: self._attribute(attribute, seen) for attribute in self.attributes}
         clock.lap("statistics")
         return self._write({**self._head(), "attributes": attributes, "seconds": clock.seconds}, images)
 
@@ -134,17 +132,17 @@ class FairnessEvaluation:
         """What must be the same in two evaluations for their images to pair up."""
         return {
             "seed": np.array(self.seed),
-            "subjects": np.array(self.asked.subjects()),
-            "prompts": np.array(self.captions.first),
+            "subjects": np.array(digest_of(self.asked.subjects())),
+            "prompts": np.array(digest_of(self.captions.first)),
             "real": np.array(self.real.fingerprint()),
             "reference": np.array(self.reference),
             "real_training": np.array(self.real_training.fingerprint()),
-            "classifier": np.array(_described(self.fit)),
+            "classifier": np.array(described(self.fit)),
             "finding": np.array(repr(self.finding)),
             "groups": np.array(repr(self.attributes)),
             "autoencoder": np.array(digest(self.autoencoder)),
             "timesteps": self.probe.timesteps.numpy(),
-            "spaces": np.array([f"{name} {_described(space)}" for name, space in self.spaces.items()]),
+            "spaces": np.array([f"{name} {described(space)}" for name, space in self.spaces.items()]),
         }
 
     @cached_property
@@ -155,17 +153,7 @@ class FairnessEvaluation:
     @cached_property
     def earlier(self) -> dict[str, NDArray] | None:
         """What the evaluation that this one is compared with has kept."""
-        if self.compared_with is None:
-            return None
-        path = Path(self.compared_with) / "scores.npz"
-        if not path.is_file():
-            raise InputError(f"{path}: no such file; give the folder of a finished evaluation as compared_with")
-        with np.load(path, allow_pickle=False) as file:
-            found = dict(file)
-        for name, value in self.same.items():
-            if name not in found or not np.array_equal(found[name], value):
-                raise InputError(f"{path}: another '{name}' than here; evaluate both models with the same options")
-        return found
+        return None if self.compared_with is None else read_earlier(self.compared_with, self.same)
 
     @cached_property
     def maker(self) -> Maker:
@@ -175,7 +163,7 @@ class FairnessEvaluation:
         noise = draw(self.seed, "fairness", len(self.asked), torch.ones(1), self.latent_shape).noise
         return self.maker.generated(self.denoiser, Draws(self.captions.index[:, 0], noise), "stated prompts")
 
-    def _look(self, images: Images) -> _Seen:
+    def _look(self, images: Images) -> Seen:
         """Show generated images, the real ones that they are compared with, and half of the real people's slices
         decoded to the encoders of all spaces."""
         instruments = Instruments({}, self.spaces)
@@ -187,34 +175,7 @@ class FairnessEvaluation:
             real = decoded
         else:
             real = read(ByteImages(self.real.images), instruments, subjects, label="reading real slices")
-        return _Seen(made, real, halves(decoded).second)
-
-    def _quality(self, attribute: Attribute, seen: _Seen) -> tuple[Entry, Entry | None]:
-        """Quality of generated images and of the ceiling, all at one number of images; and the change of KID."""
-        made = seen.made.of_groups(attribute.indices(self.asked.rows))
-        known = attribute.indices(self.real.rows)
-        real = seen.real.of_groups(known)
-        ceiling = seen.ceiling.of_groups(known[np.isin(seen.real.subjects, seen.ceiling.subjects)])
-        sizes = common_sizes([made, ceiling], real, len(attribute.groups))
-        sides = {"generated": made, "ceiling": ceiling}
-        found = {name: likeness(side, real, sizes, attribute.groups, "prompt") for name, side in sides.items()}
-        changed = None if self.earlier is None else self._kid_change(attribute, made, halves(real).first)
-        return found, changed
-
-    def _kid_change(self, attribute: Attribute, made: Readings, real: Readings) -> Entry:
-        """Change of KID from the earlier evaluation, in all and by group, and of the difference between groups."""
-        found = {}
-        for space in made.features:
-            x, before, after = real.features[space], self.earlier[f"features_{space}"], made.features[space]
-            groups, earlier = {}, []
-            for g, name in enumerate(attribute.groups):
-                own, other = real.groups == g, made.groups == g
-                groups[name] = kid_change(x[own], before[other], after[other], real.subjects[own])
-                earlier.append(kid(x[own], before[other], real.subjects[own]).value)
-            overall = kid_change(x, before, after, real.subjects)
-            apart = between_groups(list(groups.values()), earlier)
-            found[space] = {"overall": overall, "groups": groups, "difference": apart}
-        return found
+        return Seen(made, real, halves(decoded).second)
 
     def _score(self, images: Images) -> None:
         """Probabilities of the finding on real slices and on generated images, by two classifiers."""
@@ -239,48 +200,40 @@ class FairnessEvaluation:
     def _device(self) -> torch.device:
         return next(self.denoiser.parameters()).device
 
-    def _attribute(self, attribute: Attribute, quality: Entry, kid_changed: Entry | None) -> Entry:
+    def _attribute(self, attribute: Attribute, seen: Seen) -> Entry:
         """All that is said of one attribute."""
-        groups, tests = attribute.indices(self.asked.rows), self._tests(attribute)
-        measured = {
-            name: semantic_correlation(self.kept[name][kept], *truth, attribute.groups)
-            for name, (kept, *truth) in tests.items()
+        names, asked = attribute.groups, attribute.indices(self.asked.rows)
+        seen, truths = seen.of_groups(asked, attribute.indices(self.real.rows)), self._truths(attribute)
+        losses, subjects = self.kept["losses"], np.array(self.asked.subjects())
+        entry = {
+            "groups": list(names),
+            **quality(seen, names),
+            "denoising_loss": denoising(losses, asked, subjects, names),
+            "semantic": meaning(self.kept, truths, names),
         }
-        return {
-            "groups": list(attribute.groups),
-            **quality,
-            "denoising_loss": _losses(self.kept["losses"], groups, self.kept["subjects"], attribute.groups),
-            "semantic": {name: _correlation_entry(found) for name, found in measured.items()},
-            "change": None if self.earlier is None else self._change(attribute, kid_changed, tests),
+        if self.earlier is None:
+            return entry | {"change": None}
+        before = self.earlier["losses"]
+        return entry | {
+            "change": {
+                "compared_with": str(self.compared_with),
+                "kid": quality_change(seen, self.earlier, names),
+                "denoising_loss": denoising(losses - before, asked, subjects, names, before),
+                "semantic": meaning_change(self.earlier, self.kept, truths, names),
+            }
         }
 
-    def _tests(self, attribute: Attribute) -> dict[str, tuple]:
-        """By direction which images are tested, and of these label, group and subject."""
-        people = np.array(self.real.subjects())
-        real = self._truth(self.real, people, attribute)
-        made = self._truth(self.asked, np.arange(len(self.asked)), attribute)
-        decoded = self._truth(self.asked, np.array(self.asked.subjects()), attribute)
+    def _truths(self, attribute: Attribute) -> dict[str, Truth]:
+        """By direction what is true of the tested images; a generated image is a subject of its own."""
+        real = self._truth(attribute, self.real, self.real.subjects())
+        made = self._truth(attribute, self.asked, range(len(self.asked)))
+        decoded = self._truth(attribute, self.asked, self.asked.subjects())
         return {"generated_to_real": real, "real_to_real": real, "real_to_generated": made, "real_to_decoded": decoded}
 
-    def _truth(self, slices: Slices, subjects: NDArray, attribute: Attribute) -> tuple:
+    def _truth(self, attribute: Attribute, slices: Slices, subjects: Sequence) -> Truth:
         labels = self.finding.labels(slices.rows)
         kept = labels >= 0
-        return kept, labels[kept], attribute.indices(slices.rows)[kept], subjects[kept]
-
-    def _change(self, attribute: Attribute, kid: Entry, tests: Mapping[str, tuple]) -> Entry:
-        """From the earlier evaluation to this one, image by image."""
-        semantic = {}
-        for name in ("generated_to_real", "real_to_generated"):
-            kept, *truth = tests[name]
-            semantic[name] = paired_change(self.earlier[name][kept], self.kept[name][kept], *truth, attribute.groups)
-        groups, before = attribute.indices(self.asked.rows), self.earlier["losses"]
-        losses = _losses(self.kept["losses"] - before, groups, self.kept["subjects"], attribute.groups, before)
-        return {
-            "compared_with": str(self.compared_with),
-            "kid": kid,
-            "denoising_loss": losses,
-            "semantic": semantic,
-        }
+        return Truth(kept, labels[kept], attribute.indices(slices.rows)[kept], np.array(subjects)[kept])
 
     def _head(self) -> Entry:
         finding, counts = self.finding, {}
@@ -307,20 +260,10 @@ class FairnessEvaluation:
         write_whole(folder / "fairness.txt", (text + "\n").encode())
         stream = io.BytesIO()
         np.savez_compressed(stream, **self.kept)
-        write_whole(folder / "scores.npz", stream.getvalue())
+        write_whole(folder / SCORES, stream.getvalue())
         draw_samples(self.attributes[0], self.asked, images, folder / "samples.png", self.show_real)
         print(f"\n{text}\n")
         return plain
-
-
-@dataclass(frozen=True, eq=False)
-class _Seen:
-    """Readings of generated images, of the real slices that they are compared with, and of the second half of the real
-    people's slices through the autoencoder."""
-
-    made: Readings
-    real: Readings
-    ceiling: Readings
 
 
 class _Clock:
@@ -370,41 +313,6 @@ def _check_stated(attribute: Attribute, asked: Slices, prompts: Sequence[str]) -
                 f"{attribute.name}: the prompt '{prompt}' is used for '{groups[prompt]}' and for '{group}'; state the "
                 "group in the captions (prepare_cohort, the column stated), or leave the attribute out"
             )
-
-
-def _losses(
-    losses: NDArray, groups: NDArray, subjects: NDArray, names: Sequence[str], earlier: NDArray | None = None
-) -> Entry:
-    """Means of losses (N,) in all and by group, with intervals by subject, and the difference between groups.
-
-    Of changes from ``earlier`` losses it is between the worst and the best group of then.
-    """
-    by_group = {name: _mean(losses[groups == g], subjects[groups == g]) for g, name in enumerate(names)}
-    by = None if earlier is None else [float(earlier[groups == g].mean()) for g in range(len(names))]
-    apart = between_groups(list(by_group.values()), by)
-    return {"overall": _mean(losses, subjects), "groups": by_group, "difference": apart}
-
-
-def _mean(values: NDArray, subjects: NDArray) -> Estimate:
-    """Mean over images, its variance the jackknife over subjects."""
-    person = np.unique(subjects, return_inverse=True)[1]
-    sums, sizes = np.bincount(person, values), np.bincount(person)
-    without = (sums.sum() - sums) / np.maximum(len(values) - sizes, 1)
-    return symmetric(float(values.mean()), jackknife_variance(without))
-
-
-def _correlation_entry(found: Correlation) -> Entry:
-    entry = {item.name: getattr(found, item.name) for item in fields(found)}
-    return entry | {name: asdict(value) for name, value in entry.items() if isinstance(value, Gap)}
-
-
-def _described(work: Callable) -> str:
-    """What a callable of a config does, in words: functions by name and options, methods of networks by the weights."""
-    if isinstance(work, partial):
-        options = {name: _described(v) if callable(v) else v for name, v in work.keywords.items()}
-        return f"{work.func.__name__} {dict(sorted(options.items()))}"
-    owner = getattr(work, "__self__", None)
-    return f"{work.__name__} {digest(owner)}" if isinstance(owner, nn.Module) else getattr(work, "__name__", repr(work))
 
 
 @torch.no_grad()

@@ -84,6 +84,9 @@ def _semantic_rows(name: str, found: Entry) -> Iterator[tuple]:
     for gap in GAPS:
         yield name, "gap", "", gap, found[gap], found["n"]
     yield name, "difference", "", "auc", found["contrast"], found["n"]
+    if found["equity_scaled"] is not None:
+        yield name, "legacy", "", "equity-scaled auc", {"value": found["equity_scaled"]}, found["n"]
+        yield name, "legacy", "", "equity-scaled auc, groups alike", {"value": found["equity_scaled_fair"]}, found["n"]
 
 
 def fairness_table(report: Entry) -> str:
@@ -96,8 +99,8 @@ def _table(name: str, entry: Entry, report: Entry) -> str:
     counts = report["n_each"][name]
     apart = f"{groups[1]} - {groups[0]}" if len(groups) == 2 else "worst - best"
     rows = [(name, *groups, apart), ("images", *(str(counts[group]) for group in groups), "")]
-    for side, title in (("generated", "KID"), ("ceiling", "KID of real slices, decoded")):
-        rows += _kid_rows(entry[side], groups, title)
+    for side, title in (("generated", "generated"), ("ceiling", "real, decoded")):
+        rows += _distance_rows(entry[side], groups, title)
     rows.append(_line("denoising loss", entry["denoising_loss"], groups))
     for direction, title in DIRECTIONS.items():
         rows += _auc_rows(entry["semantic"][direction], groups, title)
@@ -108,25 +111,28 @@ def _table(name: str, entry: Entry, report: Entry) -> str:
     return "\n".join([lines[0], "-" * len(max(lines, key=len)), *lines[1:]])
 
 
-def _kid_rows(entry: Entry, groups: Sequence[str], title: str) -> list[tuple]:
+def _distance_rows(entry: Entry, groups: Sequence[str], title: str) -> list[tuple]:
     if not entry["by_group"]:
-        return [(f"{title}: too few images by group", *[""] * (len(groups) + 1))]
-    found = entry["by_group"]
-    return [
-        (
-            f"{title}, {space}, {found['n_each']} each",
-            *(_shown(found["groups"][group]["quality"][space]["kid"]) for group in groups),
-            _shown(found["difference"][space]["kid"]),
-        )
-        for space in found["worst"]
-    ]
+        return [(f"KID, {title}: too few images by group", *[""] * (len(groups) + 1))]
+    found, rows = entry["by_group"], []
+    for space in found["worst"]:
+        own = [found["groups"][group]["quality"][space] for group in groups]
+        kids, fds = ([_shown(distances[name]) for distances in own] for name in ("kid", "fd"))
+        legacy, n = entry["equity_scaled"][space]["fd"], found["n_each"]
+        scaled = f"equity-scaled, legacy: {_alike(legacy['value'], legacy['fair'])}"
+        rows.append((f"KID, {title}, {space}, {n} each", *kids, _shown(found["difference"][space]["kid"])))
+        rows.append((f"FD, {title}, {space}", *fds, scaled))
+    return rows
 
 
 def _auc_rows(found: Entry, groups: Sequence[str], title: str) -> list[tuple]:
     blank = [""] * (len(groups) - 1)
     aucs = [_shown(found["groups"][group]["auc"]) for group in groups]
     gaps = [(f"  gap, {name}", *blank, "", _gap(found[key])) for key, name in GAPS.items()]
-    return [(f"AUC, {title}", *aucs, _shown(found["contrast"])), ("  in all", _shown(found["auc"]), *blank, ""), *gaps]
+    scaled = found["equity_scaled"]
+    legacy = "" if scaled is None else f"equity-scaled, legacy: {_alike(scaled, found['equity_scaled_fair'])}"
+    overall = ("  in all", _shown(found["auc"]), *blank, legacy)
+    return [(f"AUC, {title}", *aucs, _shown(found["contrast"])), overall, *gaps]
 
 
 def _change_rows(change: Entry, groups: Sequence[str]) -> list[tuple]:
@@ -154,7 +160,11 @@ def _shown(estimate: Entry | None) -> str:
 
 def _gap(gap: Entry | None) -> str:
     """A largest minus a smallest value, with what it would be were the groups alike."""
-    return "-" if gap is None else f"{gap['value']:.3g} (alike: {gap['chance']:.3g}, p {gap['p']:.2g})"
+    return "-" if gap is None else f"{_alike(gap['value'], gap['chance'])}, p {gap['p']:.2g}"
+
+
+def _alike(value: float, fair: float) -> str:
+    return f"{value:.3g} (groups alike: {fair:.3g})"
 
 
 def draw_samples(attribute: Attribute, asked: Slices, images: Images, path: Path, show_real: bool) -> None:

@@ -309,7 +309,9 @@ def test_the_files(report, folder):
     kid_of = report["attributes"]["sex"]["generated"]["by_group"]["groups"]["female"]["quality"]["rows"]["kid"]
     assert [float(women[0][key]) for key in ("value", "low", "high")] == [kid_of["value"], *kid_of["ci95"]]
     assert {"generated", "ceiling", "denoising", "real_to_generated"} <= {row["section"] for row in rows}
-    assert len((out / "fairness.txt").read_text().splitlines()) < 30
+    table = (out / "fairness.txt").read_text()
+    assert len(table.splitlines()) < 32
+    assert table.count("equity-scaled, legacy") == 2 + 4  # distances of both sides, AUCs of four directions
     assert (out / "samples.png").stat().st_size > 2000
 
 
@@ -432,4 +434,4 @@ def test_halves_without_a_group_still_give_a_report(tmp_path):
     found = evaluation_in(tmp_path, real=turns, asked=choose_asked(turns, [SEX], 80)).run()["attributes"]["sex"]
     assert found["generated"]["by_group"] is None
     assert found["generated"]["quality"]["rows"]["kid"]["value"] > 0
-    assert "KID: too few images by group" in (tmp_path / "out" / "fairness.txt").read_text()
+    assert "KID, generated: too few images by group" in (tmp_path / "out" / "fairness.txt").read_text()

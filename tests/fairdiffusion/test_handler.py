@@ -173,7 +173,15 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path, whole, iteration):
     assert resumed.handler.search.windows == whole.handler.search.windows
 
 
-def test_scales_are_held_for_a_window_and_named_for_mlflow(whole):
+def test_scales_are_held_for_a_window():
+    def body(mode):
+        history = toy_job(perturbation(mode=mode), iterations=3).run().history
+        assert scales(history[0]) == scales(history[1]) == scales(history[2])
+
+    only_repaired(body)
+
+
+def test_scales_are_named_for_mlflow(whole):
     names = ["scale/race/asian", "scale/race/black", "scale/race/white", "scale/sex/female", "scale/sex/male"]
     assert [name for name in whole.history[0] if name.startswith("scale/")] == names
     for start in (0, 3, 6):
@@ -295,6 +303,11 @@ def test_what_cannot_work_is_refused():
         perturbation(probe=None)
     with pytest.raises(InputError, match="window 0"):
         perturbation(window=0)
+    with pytest.raises(InputError, match=r"exploitation 1.5: give .* from 0 to 1"):
+        perturbation(exploitation=1.5)
+    for change in ({"beta": -1}, {"num_initial": 0}, {"history": 0}, {"least": 0}):
+        with pytest.raises(InputError, match="beta may not be negative, the others are 1 or more"):
+            perturbation(**change)
     with pytest.raises(InputError, match="set accumulation_steps to 1"):
         toy_job(perturbation(), accumulation_steps=2).run()
     job = toy_job(perturbation())

@@ -104,5 +104,7 @@ class TestProbe:
         more = torch.cat([pixels, 255 - pixels]), np.concatenate([labels, np.full(60, -1)])
         found = [fit_probe(lambda batch: batch[:, 0, 0], *pair) for pair in ((pixels, labels), more)]
         assert torch.equal(found[0].slope, found[1].slope)
+        with pytest.raises(InputError, match="3 classes; a probe tells two apart"):
+            fit_probe(lambda batch: batch[:, 0, 0], pixels, np.arange(60) % 3)
         with pytest.raises(InputError, match="of women: classes of"):
             fit_probe(lambda batch: batch[:, 0, 0], pixels, np.zeros(60, int), label="of women")
