@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from bundle.attributes import Attribute
-from bundle.cohorts.slices import Slices
 from bundle.errors import InputError
 from bundle.evaluation.likeness import FEWEST
 from bundle.randomness import generator
+
+if TYPE_CHECKING:
+    from bundle.cohorts.slices import Slices
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,7 @@ def choose_asked(slices: Slices, attributes: Sequence[Attribute], num_each: int)
                     "needed; leave the group out or give a larger cohort"
                 )
             chosen.update(_spread(members.tolist(), subjects)[:num_each])
-    places = sorted(chosen)
-    return Slices(slices.images[places], [slices.rows[place] for place in places])
+    return slices.at(sorted(chosen))
 
 
 def _spread(members: Sequence[int], subjects: Sequence[str]) -> list[int]:
@@ -75,8 +76,7 @@ def some_slices(slices: Slices, number: int) -> Slices:
     two halves of the people are then unlike.
     """
     own = _shuffled(range(len(slices)), slices.subjects(), "slices").values()
-    places = sorted(place for places in own for place in places[:number])
-    return Slices(slices.images[places], [slices.rows[place] for place in places])
+    return slices.at(sorted(place for places in own for place in places[:number]))
 
 
 def _shuffled(members: Sequence[int], subjects: Sequence[str], purpose: str) -> dict[str, list[int]]:
