@@ -7,8 +7,6 @@ Ito's, which colour-blind readers can tell apart) and by the shape of their mark
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,32 +14,11 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 
+from bundle.evaluation.drawing import SETTINGS, TARGET, Mark, Style, as_svg, canvas, draw_grid, draw_marks
 from bundle.evaluation.wording import at, calibration, clipped, count, difference, estimate, known, percent, share
 
 Entry = dict[str, Any]
-
-WIDTH = 6.9  # inches: the text column of a printed page; type of 9 points is 12 pixels there
-INK, GRID, TARGET = "#222b36", "#dfe4ea", "#222b36"
-SETTINGS = {
-    "svg.hashsalt": "report",
-    "svg.fonttype": "path",
-    "font.size": 9,
-    "axes.edgecolor": "#8a94a0",
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-}
 
 
 @dataclass(frozen=True)
@@ -51,24 +28,6 @@ class Picture:
     svg: bytes
     alt: str
     caption: str
-
-
-@dataclass(frozen=True)
-class Style:
-    """Colour and marker of a series."""
-
-    colour: str
-    marker: str
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A row of a forest plot: a value with its interval."""
-
-    label: str
-    value: float
-    ends: Sequence[float] | None
-    style: Style
 
 
 BEFORE, AFTER = Style("#D55E00", "s"), Style("#0072B2", "o")
@@ -169,7 +128,7 @@ def _forest_by_group(report: Entry, marks: Callable[[str], Iterator[Mark]], titl
     panels = {group: list(marks(group)) for group in shown_groups(report)}
     if not any(panels.values()):
         return None
-    figure, axes = _canvas(
+    figure, axes = canvas(
         len(panels),
         0.7 + 0.25 * max(map(len, panels.values())),
         columns=3,
@@ -178,7 +137,7 @@ def _forest_by_group(report: Entry, marks: Callable[[str], Iterator[Mark]], titl
     first = next(iter(panels.values()))
     for ax, (group, panel) in zip(axes, panels.items(), strict=True):
         _draw_target(ax.axvspan, ax.axvline, report, group)
-        _draw_marks(ax, [_scaled(mark) for mark in panel])
+        draw_marks(ax, [_scaled(mark) for mark in panel])
         ax.set_xlim(-1, 101)
         _name_panel(ax, report, group)
         if panel is not first and [mark.label for mark in panel] == [mark.label for mark in first]:
@@ -187,7 +146,7 @@ def _forest_by_group(report: Entry, marks: Callable[[str], Iterator[Mark]], titl
         f"{title}, {group}. Target {percent(report['target'][group])}. " + "; ".join(map(_say_share, panel)) + "."
         for group, panel in panels.items()
     )
-    return Picture(_svg(figure), alt, caption)
+    return Picture(as_svg(figure), alt, caption)
 
 
 def _title(report: Entry, title: str) -> str:
@@ -224,7 +183,7 @@ def _scores(report: Entry) -> Picture | None:
     ]
     if not series:
         return None
-    figure, (ax,) = _canvas(1, 2.3)
+    figure, (ax,) = canvas(1, 2.3)
     for scores, name, style in series:
         shares = np.asarray(scores["counts"], float) / max(sum(scores["counts"]), 1)
         filled = {"fill": True, "alpha": 0.22} if style is REAL else {"lw": 1.6, "ls": "--" if style is BEFORE else "-"}
@@ -232,12 +191,12 @@ def _scores(report: Entry) -> Picture | None:
     ax.set_xlabel(f"Judge's probability of {report['groups'][-1]}")
     ax.set_ylabel("Images, %")
     ax.legend(loc="upper center", ncols=3)
-    _grid(ax, "y")
+    draw_grid(ax, "y")
     alt = f"Histogram of the judge's probability of {report['groups'][-1]}. " + " ".join(
         f"{name}: {percent(_above(scores))} of {count(sum(scores['counts']))} images at 0.5 or more."
         for scores, name, _ in series
     )
-    return Picture(_svg(figure), alt, "Share of images by the judge's probability; the real images are the cohort's.")
+    return Picture(as_svg(figure), alt, "Share of images by the judge's probability; the real images are the cohort's.")
 
 
 def _above(scores: Entry) -> float:
@@ -256,12 +215,12 @@ def _facts(report: Entry) -> Picture | None:
                 marks.append(Mark(f"{column}, {name}", clipped(found["value"]), found.get("ci95"), style))
     if not marks:
         return None
-    figure, (ax,) = _canvas(1, 0.7 + 0.25 * len(marks))
-    _draw_marks(ax, [_scaled(mark) for mark in marks])
+    figure, (ax,) = canvas(1, 0.7 + 0.25 * len(marks))
+    draw_marks(ax, [_scaled(mark) for mark in marks])
     ax.set_xlim(0, 100)
     ax.set_title("Images that show what their prompt states, %")
     alt = "Share of images that show what their prompt states. " + "; ".join(map(_say_share, marks)) + "."
-    return Picture(_svg(figure), alt, "Shares with 95 % intervals, corrected for the reader's errors.")
+    return Picture(as_svg(figure), alt, "Shares with 95 % intervals, corrected for the reader's errors.")
 
 
 def _names(entries: Iterator[Entry]) -> list[str]:
@@ -302,11 +261,13 @@ def _columns(report: Entry) -> list[tuple[Entry, str, Style]]:
 def _number_panels(panels: Mapping[str, list[Mark]], title: str, caption: str) -> Picture | None:
     if not panels:
         return None
-    figure, axes = _canvas(len(panels), 0.7 + 0.25 * max(map(len, panels.values())))
+    figure, axes = canvas(len(panels), 0.7 + 0.25 * max(map(len, panels.values())))
     for ax, (name, marks) in zip(axes, panels.items(), strict=True):
-        _draw_marks(ax, marks)
+        draw_marks(ax, marks)
         ax.set_title(f"{title} {name}")
-    return Picture(_svg(figure), " ".join(f"{title} {name}: {_say_numbers(x)}." for name, x in panels.items()), caption)
+    return Picture(
+        as_svg(figure), " ".join(f"{title} {name}: {_say_numbers(x)}." for name, x in panels.items()), caption
+    )
 
 
 def _say_numbers(marks: Sequence[Mark]) -> str:
@@ -322,13 +283,13 @@ def _memorisation(report: Entry) -> Picture | None:
                 marks.append(Mark(f"{group}, {name}", excess["value"], excess.get("ci95"), SIDES[key]))
     if not marks:
         return None
-    figure, (ax,) = _canvas(1, 0.7 + 0.25 * len(marks))
+    figure, (ax,) = canvas(1, 0.7 + 0.25 * len(marks))
     ax.axvline(0, color=TARGET, lw=1.2, ls=(0, (4, 3)))
-    _draw_marks(ax, [_scaled(mark) for mark in marks])
+    draw_marks(ax, [_scaled(mark) for mark in marks])
     ax.set_title("Generated images next to a training image, beyond unseen real ones, points")
     said = "; ".join(f"{m.label} {difference({'value': m.value, 'ci95': m.ends})}" for m in marks)
     caption = "Zero (dashed) is what unseen real images show; an interval above zero points to copying."
-    return Picture(_svg(figure), f"Excess of images next to a training image. {said}.", caption)
+    return Picture(as_svg(figure), f"Excess of images next to a training image. {said}.", caption)
 
 
 def _guidance(report: Entry) -> Picture | None:
@@ -350,7 +311,7 @@ def _curves(
     if not any(series.values()):
         return None
     groups, names = shown_groups(report), side_names(report)
-    figure, axes = _canvas(len(groups), 2.2, columns=3, title=_title(report, title))
+    figure, axes = canvas(len(groups), 2.2, columns=3, title=_title(report, title))
     for ax, group in zip(axes, groups, strict=True):
         _draw_target(ax.axhspan, ax.axhline, report, group)
         for key, rows in series.items():
@@ -358,11 +319,11 @@ def _curves(
         ax.set_ylim(0, 100)
         ax.set_xlabel(xlabel)
         _name_panel(ax, report, group)
-        _grid(ax, "y")
+        draw_grid(ax, "y")
     if len(series) > 1:
         axes[0].legend(loc="best", ncols=2)
     said = [_say_curve(rows, group, axis, names[key]) for group in groups for key, rows in series.items() if rows]
-    return Picture(_svg(figure), f"{title}. " + " ".join(said), caption)
+    return Picture(as_svg(figure), f"{title}. " + " ".join(said), caption)
 
 
 def _draw_curve(ax: Axes, rows: list[Entry], group: str, axis: str, key: str, names: Mapping[str, str]) -> None:
@@ -383,41 +344,3 @@ def _band(row: Entry, group: str) -> Sequence[float] | None:
 def _say_curve(rows: list[Entry], group: str, axis: str, name: str) -> str:
     values = (f"{share({**row, 'ci95': {group: _band(row, group)}}, group)} at {row[axis]:g}" for row in rows)
     return f"{group}, {name}: " + ", ".join(values) + "."
-
-
-def _draw_marks(ax: Axes, marks: Sequence[Mark]) -> None:
-    """Rows from top to bottom: a line for the interval, a marker for the value."""
-    for row, mark in enumerate(marks):
-        colour = mark.style.colour
-        if mark.ends:
-            ax.plot(mark.ends, [row, row], color=colour, lw=2.2, solid_capstyle="butt")
-        ax.plot([mark.value], [row], mark.style.marker, color=colour, ms=6.5, mec="white", mew=0.7, clip_on=False)
-    ax.set_yticks(range(len(marks)), [mark.label for mark in marks])
-    ax.set_ylim(len(marks) - 0.5, -0.5)
-    ax.tick_params(axis="y", length=0)
-    ax.spines["left"].set_visible(False)
-    _grid(ax, "x")
-
-
-def _grid(ax: Axes, axis: str) -> None:
-    ax.grid(axis=axis, color=GRID, lw=0.8)
-    ax.set_axisbelow(True)
-
-
-def _canvas(panels: int, height: float, columns: int = 1, title: str = "") -> tuple[Figure, Sequence[Axes]]:
-    """A figure of the page's width with panels, `height` inches each, in rows of at most so many columns."""
-    columns = min(columns, panels)
-    rows = -(-panels // columns)
-    figure = Figure(figsize=(WIDTH, height * rows + 0.1 + 0.22 * bool(title)), layout="constrained")
-    if title:
-        figure.suptitle(title, x=0.005, ha="left", size=9.5, weight="bold")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax in axes[panels:]:
-        ax.set_axis_off()
-    return figure, axes[:panels]
-
-
-def _svg(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": None})
-    return re.sub(rb"\n\s+", b"\n", stream.getvalue())  # a tenth of the bytes are indents
