@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
 from monai.handlers import LrScheduleHandler
 from monai.inferers import DiffusionInferer
@@ -130,26 +130,73 @@ def changed(step: AlignmentStep, **changes) -> AlignmentStep:
     return replace(step, options=replace(step.options, **options), **changes)
 
 
+class At:
+    """Does something at one event of one iteration (counted from 1, as Ignite counts), or of all."""
+
+    def __init__(self, event, action, iteration=None):
+        self.event, self.action, self.iteration = event, action, iteration
+
+    def attach(self, engine):
+        engine.add_event_handler(self.event, self)
+
+    def __call__(self, engine):
+        if self.iteration in (None, engine.state.iteration):
+            self.action(engine)
+
+
+def toy_trainer(
+    network: nn.Module, optimiser: torch.optim.Optimizer, draws: Batches, distributed: bool = False, **changes
+) -> SupervisedTrainer:
+    """Denoising training on the CPU; ``changes`` are arguments of the trainer, ``epoch_length`` among them."""
+    arguments = {
+        "device": "cpu",
+        "max_epochs": 1,
+        "train_data_loader": draws,
+        "network": DistributedDataParallel(network) if distributed else network,
+        "optimizer": optimiser,
+        "loss_function": nn.MSELoss(),
+        "inferer": DiffusionInferer(scheduler()),
+        "prepare_batch": DenoisingBatch(scheduler()),
+        "decollate": False,
+    }
+    return SupervisedTrainer(**{**arguments, **changes})
+
+
 @dataclass
-class Job:
-    """A trainer with all that the alignment attaches to it, and the numbers of every iteration."""
+class TrainerJob:
+    """A trainer of a network, and the numbers of every iteration."""
 
     trainer: SupervisedTrainer
     network: nn.Module
-    average: WeightAverage
-    optimizer: torch.optim.Optimizer
-    alignment: SubgroupAlignment
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, float]] = field(default_factory=list, kw_only=True)
 
-    def run(self) -> Job:
+    def __post_init__(self):
+        self.trainer.add_event_handler(Events.ITERATION_COMPLETED, self._note)
+
+    def run(self):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # CUDA autocast and gradient scaler on a machine without CUDA
             self.trainer.run()
         return self
 
-    def weights(self, averaged: bool = False) -> Tensor:
-        network = self.average.network if averaged else self.network
-        return nn.utils.parameters_to_vector(network.parameters()).detach()
+    def weights(self) -> Tensor:
+        return nn.utils.parameters_to_vector(self.network.parameters()).detach()
+
+    def _note(self, engine: Engine) -> None:
+        output = engine.state.output.items()
+        self.history.append({name: float(value) for name, value in output if isinstance(value, float)})
+
+
+@dataclass
+class Job(TrainerJob):
+    """With all that the alignment attaches to it."""
+
+    average: WeightAverage
+    optimizer: torch.optim.Optimizer
+    alignment: SubgroupAlignment
+
+    def averaged_weights(self) -> Tensor:
+        return nn.utils.parameters_to_vector(self.average.network.parameters()).detach()
 
     @property
     def totals(self) -> list[float]:
@@ -198,23 +245,11 @@ def toy_job(
         LrScheduleHandler(schedule, print_lr=False, epoch_level=False),
         Checkpoint(folder / "checkpoint.pt", objects, draws, settings or {"seed": 0}, interval),
     ]
-    arguments = {
-        "device": "cpu",
-        "max_epochs": 1,
-        "epoch_length": epoch_length,
-        "train_data_loader": draws,
-        "network": DistributedDataParallel(network) if distributed else network,
-        "optimizer": optimiser,
-        "loss_function": nn.MSELoss(),
-        "inferer": DiffusionInferer(scheduler()),
-        "prepare_batch": DenoisingBatch(scheduler()),
-        "train_handlers": handlers,
-        "decollate": False,
-    }
-    job = Job(SupervisedTrainer(**{**arguments, **trainer_changes}), network, average, optimiser, alignment)
-    job.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: job.history.append(_numbers(engine)))
-    return job
-
-
-def _numbers(engine) -> dict[str, float]:
-    return {name: float(value) for name, value in engine.state.output.items() if isinstance(value, float)}
+    trainer = toy_trainer(
+        network,
+        optimiser,
+        draws,
+        distributed,
+        **{"epoch_length": epoch_length, "train_handlers": handlers, **trainer_changes},
+    )
+    return Job(trainer, network, average, optimiser, alignment)

@@ -10,7 +10,7 @@ from monai.engines.utils import IterationEvents
 from torch import nn
 
 from bundle.errors import InputError
-from tests.toy import toy_job
+from tests.toy import At, toy_job
 
 TERMS = {
     "alignment",
@@ -25,20 +25,6 @@ TERMS = {
     "agreement",
     "skipped",
 }
-
-
-class At:
-    """Does something at one event of one iteration (counted from 1, as Ignite counts), or of all."""
-
-    def __init__(self, event, action, iteration=None):
-        self.event, self.action, self.iteration = event, action, iteration
-
-    def attach(self, engine):
-        engine.add_event_handler(self.event, self)
-
-    def __call__(self, engine):
-        if self.iteration in (None, engine.state.iteration):
-            self.action(engine)
 
 
 def flat_gradient(network):
@@ -132,7 +118,7 @@ class TestNotFinite:
             gradients = [parameter.grad for parameter in job.network.parameters()]
             integral = job.alignment.step.integral.sum
             sums = None if integral is None else integral.tolist()
-            seen.append((gradients, job.weights(), job.weights(averaged=True), sums))
+            seen.append((gradients, job.weights(), job.averaged_weights(), sums))
 
         At(Events.ITERATION_COMPLETED, look).attach(job.trainer)
         job.run()
@@ -259,7 +245,7 @@ class TestRestart:
         assert len(resumed.history) == 6 - kept
         assert [*killed.totals[:kept], *resumed.totals] == pytest.approx(whole.totals, rel=1e-6)
         assert torch.allclose(resumed.weights(), whole.weights(), rtol=1e-6, atol=1e-7)
-        assert torch.allclose(resumed.weights(averaged=True), whole.weights(averaged=True), rtol=1e-6, atol=1e-7)
+        assert torch.allclose(resumed.averaged_weights(), whole.averaged_weights(), rtol=1e-6, atol=1e-7)
         assert resumed.alignment.state_dict()["agreed"] == whole.alignment.state_dict()["agreed"]
         assert resumed.optimizer.param_groups[0]["lr"] == pytest.approx(whole.optimizer.param_groups[0]["lr"])
 

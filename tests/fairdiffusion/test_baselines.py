@@ -12,7 +12,8 @@ from bundle.errors import InputError
 from bundle.fairdiffusion.baselines import FixedNoise, GroupDRO, Importance, WeightedLoss, balanced
 from bundle.fairdiffusion.groups import Groups
 from bundle.fairdiffusion.perturbation import published_weights
-from tests.fairdiffusion.toy import GROUPS, At, toy_job, toy_members
+from tests.fairdiffusion.toy import GROUPS, toy_job, toy_members
+from tests.toy import At
 
 SEX = Groups([Attribute("sex", ["female", "male"])])
 

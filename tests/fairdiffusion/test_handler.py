@@ -21,7 +21,8 @@ from bundle.fairdiffusion.repaired import Repaired
 from bundle.fairdiffusion.weighting import reweigh
 from bundle.randomness import generator
 from bundle.training.draws import LatentDataset
-from tests.fairdiffusion.toy import GROUPS, At, perturbation, toy_data, toy_job, toy_members, toy_probe
+from tests.fairdiffusion.toy import GROUPS, perturbation, toy_data, toy_job, toy_members, toy_probe
+from tests.toy import At
 
 
 def scales(entry):

@@ -10,7 +10,8 @@ from monai.engines.utils import IterationEvents
 from bundle.fairdiffusion import published
 from bundle.fairdiffusion.search import Proposal
 from bundle.randomness import generator
-from tests.fairdiffusion.toy import At, perturbation, toy_job, toy_members
+from tests.fairdiffusion.toy import perturbation, toy_job, toy_members
+from tests.toy import At
 
 PERIOD, KEEP = 3, 0.95
 EPOCH, EPOCHS = 7, 2

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from ignite.engine import Events
-from monai.engines import SupervisedTrainer
-from monai.inferers import DiffusionInferer
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from bundle.attributes import Attribute
 from bundle.fairdiffusion.groups import Groups
@@ -19,7 +14,7 @@ from bundle.fairdiffusion.handler import FairBayesianPerturbation
 from bundle.training.checkpoint import Checkpoint
 from bundle.training.draws import Batches, DenoisingBatch, DenoisingDraw, LatentDataset
 from bundle.training.probe import DenoisingProbe, denoising_probe
-from tests.toy import LATENT, Denoiser, scheduler
+from tests.toy import LATENT, Denoiser, TrainerJob, scheduler, toy_trainer
 
 GROUPS = Groups([Attribute("race", ["asian", "black", "white"]), Attribute("sex", ["female", "male"])])
 NUMBER = 24
@@ -63,37 +58,11 @@ def perturbation(**changes) -> FairBayesianPerturbation:
     return FairBayesianPerturbation(**{**arguments, **changes})
 
 
-class At:
-    """Does something at one event of one iteration (counted from 1), or of all."""
-
-    def __init__(self, event, action, iteration=None):
-        self.event, self.action, self.iteration = event, action, iteration
-
-    def attach(self, engine):
-        engine.add_event_handler(self.event, self)
-
-    def __call__(self, engine):
-        if self.iteration in (None, engine.state.iteration):
-            self.action(engine)
-
-
 @dataclass
-class Job:
-    """A trainer with a handler that weighs losses, and the numbers of every iteration."""
+class Job(TrainerJob):
+    """With a handler that weighs losses."""
 
-    trainer: SupervisedTrainer
-    network: nn.Module
     handler: object | None
-    history: list[dict[str, float]] = field(default_factory=list)
-
-    def run(self) -> Job:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self.trainer.run()
-        return self
-
-    def weights(self) -> Tensor:
-        return nn.utils.parameters_to_vector(self.network.parameters()).detach()
 
 
 def toy_job(
@@ -118,23 +87,11 @@ def toy_job(
     if folder is not None:
         objects = {"network": network, "optimizer": optimiser, "handler": handler}
         handlers.append(Checkpoint(folder / "checkpoint.pt", objects, draws, {"seed": 0}, interval=1))
-    arguments = {
-        "device": "cpu",
-        "max_epochs": 1,
-        "epoch_length": iterations,
-        "train_data_loader": draws,
-        "network": DistributedDataParallel(network) if distributed else network,
-        "optimizer": optimiser,
-        "loss_function": nn.MSELoss(),
-        "inferer": DiffusionInferer(scheduler()),
-        "prepare_batch": DenoisingBatch(scheduler()),
-        "train_handlers": handlers,
-        "decollate": False,
-    }
-    job = Job(SupervisedTrainer(**{**arguments, **trainer_changes}), network, handler)
-    job.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: job.history.append(_numbers(engine)))
-    return job
-
-
-def _numbers(engine) -> dict[str, float]:
-    return {name: float(value) for name, value in engine.state.output.items() if isinstance(value, float)}
+    trainer = toy_trainer(
+        network,
+        optimiser,
+        draws,
+        distributed,
+        **{"epoch_length": iterations, "train_handlers": handlers, **trainer_changes},
+    )
+    return Job(trainer, network, handler)
