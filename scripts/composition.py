@@ -27,7 +27,7 @@ def steps(work: Path, seed: int) -> dict[str, tuple[list[str], Path]]:
     train = command(
         "training", ["configs/train_fairdiffusion.yaml"], seed=seed, output_dir=fair, method=METHOD, stated=0.5
     )
-    became = {"seed": seed, "output_dir": work / "shares", "tuned": fair / "model.pt"}
+    became = {"seed": seed, "output_dir": work / "shares", "tuned": fair / "model.pt", "snapshots": "$None"}
     made = {
         "equal quality": (train, fair / "model.pt"),
         "evaluation of proportions, base and fair": (

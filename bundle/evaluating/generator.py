@@ -279,7 +279,7 @@ class Evaluation:
             return {}
         index = Path(self.snapshots) / "index.json"
         if not index.is_file():
-            raise InputError(f"{index}: no snapshots; run the alignment first or set --snapshots null")
+            raise InputError(f"{index}: no snapshots; run the alignment first or set --snapshots '$None'")
         return json.loads(index.read_text())
 
     def _trajectory(self, seconds: Mapping[str, float], draws: Draws) -> list[dict]:

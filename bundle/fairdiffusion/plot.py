@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which the colour-blind tell apart; a line style for each tells more.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 # Given, because a layout that is computed takes as long as the drawing.
-MARGINS = {"left": 0.1, "right": 0.79, "top": 0.98, "bottom": 0.07, "hspace": 0.15}
+MARGINS = {"left": 0.13, "right": 0.81, "top": 0.98, "bottom": 0.07, "hspace": 0.15}
 STYLES = ("-", "--", ":", "-.")
 
 
