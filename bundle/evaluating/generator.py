@@ -139,7 +139,7 @@ class Evaluation:
             started,
             others=self.other_reports,
             trajectory=self._trajectory(seconds, draws),
-            seconds={"align": max(seconds.values(), default=None)},
+            seconds={"align": max(seconds.values())} if seconds else {},
             weights={name: digest(network) for name, network in {**self.denoisers, "judge": self.judge}.items()},
             judge_training_known=True,
         )

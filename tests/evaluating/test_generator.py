@@ -217,6 +217,15 @@ def test_scales_and_snapshots_use_the_first_draws(report):
     assert report["seconds"]["align"] == 12.5
 
 
+def test_weights_from_elsewhere_have_neither_snapshots_nor_a_training_time(evaluation, tmp_path):
+    evaluation.snapshots, evaluation.scales = None, []
+    evaluation.num_stated = evaluation.num_round_trip = 0
+    report = evaluation.run()
+    assert report["trajectory"] == []
+    assert set(report["seconds"]) == {"evaluate"}
+    assert "seconds: " in (tmp_path / "checklist.md").read_text()
+
+
 def test_quality_is_compared_with_the_reference_and_the_real_slices(report):
     assert report["before"]["clip_similarity"] == pytest.approx(1)
     assert report["after"]["clip_similarity"] < 0.99
