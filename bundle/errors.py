@@ -64,14 +64,15 @@ def check_overrides(argv: list[str] | None = None) -> None:
     """Refuse options of ``python -m monai.bundle run`` that would change nothing.
 
     MONAI takes ``--learning_rte 0.1`` or ``--train.trainer.max_epochs 3`` for new top-level entries that nobody reads,
-    and says nothing. Here an id must lead to an entry of the config files; only a component (a dictionary with
-    ``_target_``) may be given a new argument, because its constructor checks the name.
+    and says nothing; it takes ``false`` for a word, which is true, and leaves ``None`` out. Here an id must lead to an
+    entry of the config files; only a component (a dictionary with ``_target_``) may be given a new argument, because
+    its constructor checks the name.
 
     Args:
         argv: a command line as in ``sys.argv`` (default); one that is not of ``monai.bundle run`` passes.
 
     Raises:
-        InputError: naming the option and the nearest key.
+        InputError: naming the option and the nearest key, or how its value is written.
     """
     options = _run_options(sys.argv if argv is None else argv)
     if not options.get("config_file"):
@@ -81,9 +82,10 @@ def check_overrides(argv: list[str] | None = None) -> None:
     files = options["config_file"]
     config = ConfigParser.load_config_files(files)
     allowed = _arguments_of_run(options.get("tracking"))
-    for name in options:
+    for name, value in options.items():
         if name not in allowed and not name.startswith("_meta_"):
             _check_id(config, name.removeprefix("+"), files)
+            _check_value(name, value)
 
 
 def _run_options(argv: list[str]) -> dict[str, Any]:
@@ -133,6 +135,17 @@ def _check_id(config: dict, name: str, files: Any) -> None:
     elif near:
         hint = f"did you mean --{'::'.join([*parts[: -len(rest)], near[0], *rest[1:]])}?"
     raise InputError(f"--{name}: no key '{rest[0]}' in {files}; {hint}")
+
+
+# Words that another language would read as what the user means, and None, which MONAI drops -> how to write it here.
+MEANT = {"true": "True", "false": "False", "null": "'$None'", "none": "'$None'", None: "'$None'"}
+
+
+def _check_value(name: str, value: Any) -> None:
+    """Raise ``InputError`` for a value that would be read as a word, a true one at that, or not at all."""
+    if isinstance(value, str | None) and (meant := MEANT.get(value)):
+        read = "MONAI leaves it out" if value is None else "read as a word"
+        raise InputError(f"--{name} {value}: {read}; write --{name} {meant}")
 
 
 def _follow(config: Any, name: str) -> tuple[list[str], Any]:

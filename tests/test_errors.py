@@ -159,6 +159,26 @@ def test_options_that_lead_nowhere_are_refused(config, options, hint):
         check(config, *options)
 
 
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        (("--learning_rate", "false"), "read as a word; write --learning_rate False"),
+        (("--train::trainer::amp", "true"), "write --train::trainer::amp True"),
+        (("--learning_rate", "null"), r"write --learning_rate '\$None'"),
+        (("--learning_rate=None",), r"--learning_rate None: MONAI leaves it out; write --learning_rate '\$None'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_values_that_would_be_misread_are_refused(config, options, hint):
+    with pytest.raises(InputError, match=hint):
+        check(config, *options)
+
+
+@pytest.mark.parametrize("value", ["True", "False", "$None", "0", "''", "truth"])
+def test_values_as_python_writes_them_pass(config, value):
+    check(config, "--learning_rate", value)
+
+
 def test_several_config_files_count_as_one(config, tmp_path):
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text('extra: 1\n"train::trainer::max_epochs": 7\n')
