@@ -14,6 +14,7 @@ from scripts.jobs import command, markdown, read_json, run, write_json
 
 METHOD = "importance"
 BASE = "models/denoiser.pt"
+TARGET = {"male": 0.3}  # far from where the importance weights alone lead
 UNEVEN = "configs/cohort_phantom_uneven.yaml"
 SHORT = {"scales": [], "num_stated": 0, "num_round_trip": 0, "num_snapshot_images": 16}  # of the main images alone
 
@@ -23,11 +24,12 @@ Report = Mapping[str, Any]
 def steps(work: Path, seed: int) -> dict[str, tuple[list[str], Path]]:
     """Name of each step -> its command, and the file that it leaves."""
     fair, align = work / "fair", work / "align"
-    aligned = {"seed": seed, "output_dir": align, "base": fair / "model.pt"}
+    shared = {"seed": seed, "target": TARGET}
+    aligned = {**shared, "output_dir": align, "base": fair / "model.pt"}
     train = command(
         "training", ["configs/train_fairdiffusion.yaml"], seed=seed, output_dir=fair, method=METHOD, stated=0.5
     )
-    became = {"seed": seed, "output_dir": work / "shares", "tuned": fair / "model.pt", "snapshots": "$None"}
+    became = {**shared, "output_dir": work / "shares", "tuned": fair / "model.pt", "snapshots": "$None"}
     made = {
         "equal quality": (train, fair / "model.pt"),
         "evaluation of proportions, base and fair": (
