@@ -17,8 +17,9 @@ Noise = Callable[[Tensor, int], Tensor]  # (x_i (B, C, h, w), step i) -> predict
 class Schedule:
     """DDIM (eta = 0) over T of the training timesteps, from noise to image.
 
-    ``timesteps`` (T,); ``signal`` a_i and ``noise`` s_i (T + 1,), the last being the end of the chain;
-    ``steps`` A_i = s_i / a_i - s_{i+1} / a_{i+1} > 0 (T,). All float64: x_{i+1} / a_{i+1} = x_i / a_i - A_i eps_i.
+    ``timesteps`` (T,); ``signal`` a_i and ``noise`` s_i (T + 1,), the last being the end of the chain, 1 and 0 unless
+    the scheduler keeps some noise there; ``steps`` A_i = s_i / a_i - s_{i+1} / a_{i+1} > 0 (T,). All float64:
+    x_{i+1} / a_{i+1} = x_i / a_i - A_i eps_i.
     """
 
     timesteps: Tensor
@@ -30,16 +31,18 @@ class Schedule:
     def from_scheduler(cls, scheduler: nn.Module, num_steps: int) -> Schedule:
         """The chain of a MONAI scheduler (its betas and prediction type) with ``num_steps`` leading-spaced steps.
 
-        Raises InputError for a prediction type other than epsilon and v_prediction, and for too many steps.
+        Of a DDIMScheduler also the offset of the timesteps, and the end of the chain that it is set to. Raises
+        InputError for a prediction type other than epsilon and v_prediction, and for too many steps.
         """
         prediction = str(getattr(scheduler.prediction_type, "value", scheduler.prediction_type))
         if prediction not in ("epsilon", "v_prediction"):
             raise InputError(f"scheduler.prediction_type '{prediction}': use epsilon or v_prediction")
-        train_steps = len(scheduler.alphas_cumprod)
-        if not 1 <= num_steps <= train_steps:
-            raise InputError(f"num_steps {num_steps}: use 1 to {train_steps}")
-        timesteps = torch.arange(num_steps - 1, -1, -1) * (train_steps // num_steps)
-        kept = torch.cat([scheduler.alphas_cumprod.double().cpu()[timesteps], torch.ones(1, dtype=torch.float64)])
+        train_steps, offset = len(scheduler.alphas_cumprod), getattr(scheduler, "steps_offset", 0)
+        if not 1 <= num_steps <= train_steps - offset:
+            raise InputError(f"num_steps {num_steps}: use 1 to {train_steps - offset}")
+        timesteps = torch.arange(num_steps - 1, -1, -1) * (train_steps // num_steps) + offset
+        end = getattr(scheduler, "final_alpha_cumprod", torch.ones(()))
+        kept = torch.cat([scheduler.alphas_cumprod.cpu()[timesteps], end.cpu()[None]]).double()
         return cls(timesteps, kept.sqrt(), (1 - kept).sqrt(), prediction)
 
     @property
@@ -101,11 +104,12 @@ def noised(latents: Tensor, noise: Tensor, schedule: Schedule, step: int) -> Ten
 def step_weights(schedule: Schedule, mode: str, num_last: int = 1) -> Tensor:
     """Weight c_i of each step in the surrogate gradient -sum_i c_i <g, d eps_i / d theta>; shape (T,).
 
-    ``decoupled``: A_i, the exact gradient without the coupling of the steps. ``adjusted``: their geometric mean at
-    every step (Shen et al., ICLR 2024). ``truncated``: A_i on the last ``num_last`` steps alone; one such step is
-    DRaFT-1 (Clark et al., ICLR 2024), more differ from DRaFT-K by the coupling, which is left out here too.
+    ``decoupled``: -d x_T / d eps_i = a_T A_i, the exact gradient without the coupling of the steps (a_T, the signal at
+    the end of the chain, is 1 unless some noise stays there). ``adjusted``: their geometric mean at every step (Shen et
+    al., ICLR 2024). ``truncated``: the same on the last ``num_last`` steps alone; one such step is DRaFT-1 (Clark et
+    al., ICLR 2024), more differ from DRaFT-K by the coupling, which is left out here too.
     """
-    steps = schedule.steps
+    steps = schedule.signal[-1] * schedule.steps
     if mode == "decoupled":
         return steps
     if mode == "adjusted":

@@ -22,12 +22,18 @@ def _halve(value: Tensor) -> Tensor:
     return value.half() if value.is_floating_point() and value.numel() > 1 else value
 
 
-def load_weights(network: nn.Module, path: str | Path, frozen: bool = True) -> nn.Module:
+def load_weights(network: nn.Module, path: str | Path | None, frozen: bool = True) -> nn.Module:
     """Fill ``network`` (in fp32) from a bare state dict and return it, for use (``frozen``) or for training.
 
-    Raises InputError for a file that is missing, damaged, or does not fit the network.
+    Without a ``path`` it keeps the weights that it has. Raises InputError for a file that is missing, damaged, or does
+    not fit the network.
     """
-    path = Path(path)
+    if path is not None:
+        _fill(network, Path(path))
+    return network.train(not frozen).requires_grad_(not frozen)
+
+
+def _fill(network: nn.Module, path: Path) -> None:
     if not path.is_file():
         remedy = "run the job that writes them (scripts.make_weights fills a models_dir) or correct the path"
         raise InputError(f"{path}: no such weights; {remedy}")
@@ -40,7 +46,6 @@ def load_weights(network: nn.Module, path: str | Path, frozen: bool = True) -> n
     except (RuntimeError, AttributeError) as error:
         detail = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: does not fit the config's network: {detail}; use the weights made for it") from error
-    return network.train(not frozen).requires_grad_(not frozen)
 
 
 def digest(network: nn.Module) -> str:

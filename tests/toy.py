@@ -196,7 +196,7 @@ class Job(TrainerJob):
     alignment: SubgroupAlignment
 
     def averaged_weights(self) -> Tensor:
-        return nn.utils.parameters_to_vector(self.average.network.parameters()).detach()
+        return torch.cat([value.flatten() for value in self.average.state_dict().values()])
 
     @property
     def totals(self) -> list[float]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, interpolate
 
 
 class AttributeClassifier(nn.Module):
@@ -16,11 +16,13 @@ class AttributeClassifier(nn.Module):
 
     Args:
         backbone: maps images (N, 1, H, W) in [0, 1] to logits (N, G).
+        image_size: height and width that the backbone is given; images of another size are resized. None: as they are.
     """
 
-    def __init__(self, backbone: nn.Module):
+    def __init__(self, backbone: nn.Module, image_size: int | None = None):
         super().__init__()
         self.backbone = backbone
+        self.image_size = image_size
         self.register_buffer("temperature", torch.ones(()))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -29,6 +31,8 @@ class AttributeClassifier(nn.Module):
         Training mirrors half of the images, so both readings are as good; their mean depends less on the chances of
         one training, above all beside the boundary, where classifiers differ.
         """
+        if self.image_size is not None and images.shape[-2:] != (self.image_size, self.image_size):
+            images = interpolate(images, (self.image_size, self.image_size), mode="bilinear", antialias=True)
         if self.training:
             return self.backbone(images) / self.temperature
         both = self.backbone(torch.cat([images, images.flip(-1)])) / self.temperature

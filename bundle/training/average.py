@@ -9,38 +9,36 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
+import torch
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bundle.files import write_whole
+from bundle.tuning import Variant, trainable
 from bundle.weights import save_weights
 
 
 class WeightAverage:
-    """EMA of a network's weights, begun at its present weights.
+    """EMA of a network's trainable parameters, begun at their present values.
 
-    ``decay`` is the share that stays at each step. ``network`` holds the averaged weights.
+    ``decay`` is the share that stays at each step. ``network`` is the network with the averaged values.
     """
 
     def __init__(self, network: nn.Module, decay: float):
-        self.averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)
-        self.averaged.update_parameters(network)  # the first call copies
-        self.averaged.requires_grad_(False).eval()
+        self.network, self.decay = Variant(network), decay
 
-    @property
-    def network(self) -> nn.Module:
-        return self.averaged.module
-
+    @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        self.averaged.update_parameters(network)
+        present = list(trainable(network).values())
+        torch._foreach_lerp_(list(self.network.values.values()), present, 1 - self.decay)
 
     def state_dict(self) -> dict:
-        return self.averaged.state_dict()
+        return dict(self.network.values)
 
     def load_state_dict(self, state: dict) -> None:
-        self.averaged.load_state_dict(state)
+        for name, value in self.network.values.items():
+            value.copy_(state[name])
 
 
 class Averaging:

@@ -14,6 +14,7 @@ from bundle.prompts import detailed_caption, detailed_stated_caption, neutral_ca
 if TYPE_CHECKING:
     from bundle.cohorts.slices import Slices
     from bundle.conditioning import Clip
+    from bundle.networks.pretrained import TextEncoder
 
 WORDINGS = {
     "neutral": neutral_caption,
@@ -44,12 +45,12 @@ def caption_slices(slices: Slices, wordings: Sequence[str]) -> Captions:
     return Captions(texts, torch.tensor([[number[text] for text in captions] for captions in worded]))
 
 
-def embed(clip: Clip, texts: Sequence[str], batch_size: int = 256) -> Tensor:
+def embed(text_encoder: Clip | TextEncoder, texts: Sequence[str], batch_size: int = 256) -> Tensor:
     """Contexts (P, L, C) of texts."""
     parts = [texts[i : i + batch_size] for i in range(0, len(texts), batch_size)]
-    return torch.cat([clip.context(part) for part in parts])
+    return torch.cat([text_encoder.context(part) for part in parts])
 
 
-def embed_groups(clip: Clip, texts: Mapping[str, Sequence[str]]) -> dict[str, Tensor]:
+def embed_groups(text_encoder: Clip | TextEncoder, texts: Mapping[str, Sequence[str]]) -> dict[str, Tensor]:
     """By group the contexts (P, L, C) of its texts."""
-    return {group: embed(clip, own) for group, own in texts.items()}
+    return {group: embed(text_encoder, own) for group, own in texts.items()}

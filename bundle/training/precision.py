@@ -7,6 +7,6 @@ from functools import partial
 import torch
 
 
-def autocast(enabled: bool) -> Callable[[], AbstractContextManager]:
+def autocast(enabled: bool, dtype: torch.dtype = torch.float16) -> Callable[[], AbstractContextManager]:
     """What opens CUDA autocast for one pass, or a context that does nothing."""
-    return partial(torch.autocast, "cuda") if enabled else nullcontext
+    return partial(torch.autocast, "cuda", dtype) if enabled else nullcontext
