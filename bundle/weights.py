@@ -1,15 +1,19 @@
-"""Released weights: state dicts in half precision, written in one step, read without pickle."""
+"""Weights on disk: released ones in half precision, written in one step; all are read without pickle."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from bundle.errors import InputError
 from bundle.files import write_tensors
+
+# Keys under which published checkpoints keep the weights beside other things.
+NESTED = ("state_dict", "model", "diffusion")
 
 
 def save_weights(network: nn.Module, path: str | Path) -> Path:
@@ -46,6 +50,28 @@ def _fill(network: nn.Module, path: Path) -> None:
     except (RuntimeError, AttributeError) as error:
         detail = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: does not fit the config's network: {detail}; use the weights made for it") from error
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """The state dict in a published file, ``.safetensors`` or by ``torch.save``, bare or in a checkpoint.
+
+    Raises InputError for a file that is missing, damaged, or holds none.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights; they are not downloaded: get the file and correct the path")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file surfaces as many kinds of error
+        remedy = "give a state dict, by torch.save or as .safetensors"
+        raise InputError(f"{path}: not readable as weights ({type(error).__name__}); {remedy}") from error
+    if isinstance(state, dict):
+        state = next((state[key] for key in NESTED if isinstance(state.get(key), dict)), state)
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{path}: holds no state dict of tensors; save network.state_dict()")
+    return state
 
 
 def digest(network: nn.Module) -> str:

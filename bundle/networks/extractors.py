@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
 import timm
 import torch
 import torchvision
@@ -21,8 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from bundle.errors import InputError
-
-NESTED = ("state_dict", "model")  # keys under which published checkpoints keep the weights beside other things
+from bundle.weights import read_state
 
 
 class Extractor(nn.Module):
@@ -82,7 +80,7 @@ def load_extractor(kind: str, name: str, weights: str | Path, device: torch.devi
     if kind not in KINDS:
         raise InputError(f"kind '{kind}': no such source of encoders; give one of {', '.join(KINDS)}")
     encoder, path = KINDS[kind](name), Path(weights)
-    state = {key: value for key, value in _read(path).items() if not key.startswith(encoder.heads)}
+    state = {key: value for key, value in read_state(path).items() if not key.startswith(encoder.heads)}
     try:
         encoder.network.load_state_dict({key: v.float() if v.is_floating_point() else v for key, v in state.items()})
     except (RuntimeError, AttributeError) as error:
@@ -121,21 +119,3 @@ def _timm(name: str) -> _Encoder:
 
 
 KINDS = {"torchvision": _torchvision, "timm": _timm}
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file, read without pickle."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such weights; they are not downloaded: get the file and correct the path")
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file surfaces as many kinds of error
-        remedy = "give a state dict, by torch.save or as .safetensors"
-        raise InputError(f"{path}: not readable as weights ({type(error).__name__}); {remedy}") from error
-    if isinstance(state, dict):
-        state = next((state[key] for key in NESTED if isinstance(state.get(key), dict)), state)
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{path}: holds no state dict of tensors; save network.state_dict()")
-    return state
