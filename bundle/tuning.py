@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -28,6 +27,8 @@ def tunable(network: nn.Module, lora: Mapping[str, Any] | None = None) -> nn.Mod
     """
     if lora is None:
         return network.requires_grad_(True).train()
+    from peft import LoraConfig, inject_adapter_in_model  # takes seconds, for adapters alone
+
     try:
         config = LoraConfig(**{"target_modules": list(ATTENTION), **lora})
         adapted = inject_adapter_in_model(config, network)

@@ -16,9 +16,9 @@ def tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer({word: i for i, word in enumerate(words)}, [], model_max_length=LENGTH)
 
 
-def save_tiny_pipeline(folder: Path, prediction: str = "epsilon", seed: int = 0, **scheduler) -> Path:
-    """Latents (4, h / 2, w / 2); ``scheduler`` changes entries of its config."""
-    torch.manual_seed(seed)
+def save_tiny_pipeline(folder: Path, prediction: str = "epsilon") -> Path:
+    """Images of any even size to latents (4, h / 2, w / 2)."""
+    torch.manual_seed(0)
     words = tokenizer()
     text = CLIPTextConfig(
         vocab_size=len(words),
@@ -42,14 +42,21 @@ def save_tiny_pipeline(folder: Path, prediction: str = "epsilon", seed: int = 0,
     autoencoder = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, sample_size=16, **blocks
     )
-    schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "prediction_type": prediction}
-    options = {"set_alpha_to_one": False, "steps_offset": 1, "clip_sample": False, **schedule, **scheduler}
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type=prediction,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        clip_sample=False,
+    )
     pipeline = StableDiffusionPipeline(
         autoencoder,
         CLIPTextModel(text),
         words,
         unet,
-        DDIMScheduler(**options),
+        scheduler,
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from monai.networks.nets import DiffusionModelUNet
-from peft import PeftModel, get_peft_model, LoraConfig
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from bundle.errors import InputError

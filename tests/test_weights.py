@@ -43,6 +43,14 @@ def test_single_numbers_keep_their_precision(tmp_path):
     assert float(torch.load(path, weights_only=True)["temperature"]) == pytest.approx(1.2345678, abs=1e-7)
 
 
+def test_without_a_file_a_network_keeps_its_weights():
+    network = nn.Linear(2, 2)
+    before = network.weight.detach().clone()
+    loaded = load_weights(network, None)
+    assert torch.equal(loaded.weight, before)
+    assert not loaded.weight.requires_grad
+
+
 def test_frozen_or_trainable(saved):
     frozen, free = load_weights(network(), saved[1]), load_weights(network(), saved[1], frozen=False)
     assert not frozen.training

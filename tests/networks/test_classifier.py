@@ -34,6 +34,17 @@ def test_in_eval_mode_an_image_and_its_mirror_read_the_same(classifier, images):
     assert torch.allclose(classifier(images), classifier(images.flip(-1)), atol=1e-6)
 
 
+def test_images_of_another_size_are_resized(images):
+    classifier = AttributeClassifier(nn.Flatten(), image_size=2).eval()
+    # halves of an image and of its mirror, each pixel the mean of four: a box is what antialiasing makes of a constant
+    flat = torch.full((1, 1, 4, 4), 0.25)
+    flat[..., :2] = 0.75
+    assert classifier(flat).shape == (1, 4)
+    assert torch.allclose(classifier(flat), torch.full((1, 4), 0.5), atol=1e-6)
+    as_they_are = images[:, :, :2, :2]
+    assert torch.allclose(classifier(as_they_are), (as_they_are + as_they_are.flip(-1)).flatten(1) / 2)
+
+
 def test_in_training_it_reads_each_image_alone(classifier, images):
     classifier.backbone[1].p = 0.0
     assert torch.equal(classifier(images), classifier.backbone(images))
