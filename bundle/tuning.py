@@ -18,10 +18,10 @@ from bundle.errors import InputError
 ATTENTION = ("to_q", "to_k", "to_v")  # as MONAI's and diffusers' networks call them
 
 
-def tunable(network: nn.Module, lora: Mapping[str, Any] | None = None) -> nn.Module:
+def tunable(network: nn.Module, lora: Mapping[str, Any] | None = None, seed: int = 0) -> nn.Module:
     """``network`` ready for training: with all its weights, or, given the arguments of peft's ``LoraConfig``, such as
-    {"r": 8}, with new adapters alone, which start without effect. Their layers are those of the attention unless
-    ``target_modules`` names others.
+    {"r": 8}, with new adapters alone, which start without effect, from the ``seed``. Their layers are those of the
+    attention unless ``target_modules`` names others.
 
     Raises InputError for arguments that peft refuses and for layers that are not linear.
     """
@@ -31,7 +31,9 @@ def tunable(network: nn.Module, lora: Mapping[str, Any] | None = None) -> nn.Mod
 
     try:
         config = LoraConfig(**{"target_modules": list(ATTENTION), **lora})
-        adapted = inject_adapter_in_model(config, network)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)  # what the job computed before, or found computed, must not matter
+            adapted = inject_adapter_in_model(config, network)
     except (TypeError, ValueError) as error:
         raise InputError(f"lora {dict(lora)}: {error}; give arguments of peft.LoraConfig, such as r: 8") from error
     layers = [layer.get_base_layer() for layer in adapted.modules() if hasattr(layer, "lora_A")]

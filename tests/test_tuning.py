@@ -83,6 +83,13 @@ def test_a_variant_holds_no_more_than_the_adapters(unet):
     assert all(parameter.requires_grad == (".lora_" in name) for name, parameter in network.named_parameters())
 
 
+def test_adapters_start_from_their_seed_alone(unet):
+    first, second, other = (tunable(copy.deepcopy(unet), {"r": 2}, seed) for seed in (0, 0, 1))
+    first, second, other = (torch.cat([v.flatten() for v in trainable(n).values()]) for n in (first, second, other))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
 def test_adapters_without_effect_have_the_digest_of_the_base(unet):
     before = digest(unet)
     assert digest(Variant(tunable(unet, {"r": 2}))) == before
