@@ -70,6 +70,12 @@ class Clip(nn.Module):
         """Token indices (N, L) on the model's device."""
         return self.tokenizer(list(prompts)).to(self.mean.device)
 
+    def cut(self, prompts: Sequence[str]) -> list[bool]:
+        """Whether the text tower reads only the beginning of each prompt: it has room for so many tokens."""
+        room = self.tokenize([""]).shape[1]
+        wider = self.tokenizer([*prompts, ""], context_length=room + 1)
+        return (wider[:-1, -1] != wider[-1, -1]).tolist()  # the empty prompt ends in padding
+
     @torch.no_grad()
     def context(self, prompts: Sequence[str]) -> Tensor:
         """Per-token states of the last text layer (N, L, C), the denoiser's cross-attention context.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from pathlib import Path
@@ -20,6 +21,15 @@ def write_whole(path: str | Path, content: bytes) -> Path:
     partial.write_bytes(content)
     partial.replace(path)
     return path
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file, read in parts."""
+    content = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        while part := stream.read(1 << 20):
+            content.update(part)
+    return content.hexdigest()
 
 
 def write_tensors(content: object, path: str | Path) -> Path:

@@ -80,7 +80,11 @@ class Sampler:
     ) -> Iterator[Tensor]:
         """Images (B, C, H, W) in [0, 1] on the CPU, batch by batch, with a progress bar."""
         for index in tqdm(torch.arange(len(draws)).split(batch_size), desc=label, unit="batch", leave=False):
-            yield self._decoded(self.chain(denoiser, draws[index], guidance)[-1])
+            yield self.batch(denoiser, draws[index], guidance)
+
+    def batch(self, denoiser: nn.Module, draws: Draws, guidance: float | None = None) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] on the CPU of one batch."""
+        return self._decoded(self.chain(denoiser, draws, guidance)[-1])
 
     def images(self, denoiser: nn.Module, draws: Draws, guidance: float | None = None, **how) -> Tensor:
         """All images of these draws, (N, C, H, W); the other arguments as in ``batches``."""

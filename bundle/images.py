@@ -72,6 +72,11 @@ class Some:
         return self.images[self.places[places if isinstance(places, slice) else np.asarray(places)]]
 
 
+def as_bytes(images: Tensor) -> Tensor:
+    """Images in [0, 1] as uint8, 255 for 1."""
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
 def write_images(batches: Iterable[Tensor], number: int, path: str | Path) -> StoredImages:
     """Write ``number`` images (C, H, W) in [0, 1], given in batches, as bytes; the file appears once it is whole."""
     path = Path(path)
@@ -91,7 +96,7 @@ def write_images(batches: Iterable[Tensor], number: int, path: str | Path) -> St
 def _write_all(batches: Iterable[Tensor], number: int, stream: BinaryIO) -> int:
     written = 0
     for batch in batches:
-        content = (batch.clamp(0, 1) * 255).round().to(torch.uint8).cpu().contiguous().numpy()
+        content = as_bytes(batch).cpu().contiguous().numpy()
         if not written:
             header = {"descr": "|u1", "fortran_order": False, "shape": (number, *content.shape[1:])}
             np.lib.format.write_array_header_1_0(stream, header)

@@ -5,8 +5,9 @@ python -m scripts.benchmark ablation    # the default beside itself without one 
 python -m scripts.benchmark fairness    # methods for equal quality beside plain training, seeds 0 to 4
 python -m scripts.benchmark compose     # equal quality, then the right proportion
 python -m scripts.benchmark overhead    # what the perturbation costs
+python -m scripts.benchmark generation  # seconds and memory of inference.yaml, and a job that is killed
 python -m scripts.benchmark budget      # seconds of each part of `make align`, from nothing
-python -m scripts.benchmark table       # write the tables into docs/results.md and README.md again
+python -m scripts.benchmark table       # write the tables into the documents again
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from monai.bundle import ConfigParser
 from bundle.cohorts import phantom
 from scripts import composition
 from scripts import fairness as equal_quality
+from scripts import generation as making
 from scripts import overhead as costs
 from scripts.jobs import JobFailed, command, duration, read_json, run, shown, start, write_json
 from scripts.results import RESULTS, summary, write_tables
@@ -141,6 +143,13 @@ def overhead() -> None:
     write_tables()
 
 
+def generation(work_dir: str = "outputs/generation") -> None:
+    """Measure what generation takes, from an empty folder."""
+    shutil.rmtree(work_dir, ignore_errors=True)
+    write_json(making.measure(Path(work_dir)), RESULTS / "generation.json")
+    write_tables()
+
+
 def carry_out(runs: Sequence[Run], work: Path, results: Path, kept: Callable[[str, dict], dict]) -> None:
     """Run what has no result yet; ``kept(name, report)`` goes to ``results/<name>.json``, with commands and seconds.
 
@@ -230,6 +239,7 @@ if __name__ == "__main__":
             "fairness": fairness,
             "compose": compose,
             "overhead": overhead,
+            "generation": generation,
             "budget": budget,
             "table": write_tables,
         }

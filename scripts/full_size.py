@@ -13,16 +13,12 @@ import csv
 import io
 import json
 import os
-import re
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from bundle.cohorts import phantom
 from bundle.files import write_whole
-from scripts.jobs import JobFailed, command, read_json, start, write_json
+from scripts.jobs import command, measured, read_json, start, write_json
 from scripts.results import RESULTS, write_tables
 
 CASES, SHAPE = 285, (240, 240, 155)
@@ -68,35 +64,6 @@ def as_brats(datalist: Path, root: Path) -> tuple[Path, list[str]]:
             link.symlink_to((datalist.parent / record[kind]).resolve())
     tables = [_table(root.parent / "name_mapping.csv", mapping), _table(root.parent / "clinical.csv", clinical)]
     return root, ["--name_mapping", str(tables[0]), "--clinical", str([str(tables[1])])]
-
-
-def measured(words: Sequence[str], log: Path) -> dict[str, float]:
-    """Run a command; its seconds, and at its peak the memory of all its processes, looked at every second (Linux)."""
-    started, peak = time.monotonic(), 0
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            [sys.executable, *words], stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        while process.poll() is None:
-            peak = max(peak, _memory(process.pid))
-            time.sleep(1)
-    if process.returncode:
-        raise JobFailed(f"{' '.join(words)}: status {process.returncode}; see {log}")
-    return {"seconds": round(time.monotonic() - started), "peak_mb": round(peak / 1024)}
-
-
-def _memory(session: int) -> int:
-    """Kilobytes of all processes of a session; what some of them share is counted once."""
-    total = 0
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.getsid(int(folder.name)) == session:
-                found = re.search(r"^Pss:\s+(\d+)", (folder / "smaps_rollup").read_text(), re.MULTILINE)
-                total += int(found[1]) if found else 0
-        except OSError:
-            continue  # it has ended meanwhile
-    return total
 
 
 def megabytes(folder: Path) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,36 @@ def run(words: Sequence[str], log: Path | None = None) -> None:
         last = " ".join(log.read_text(errors="replace").strip().splitlines()[-1:])
     if done.returncode:
         raise JobFailed(f"{shown(words)}: status {done.returncode}; {last or 'see above'}")
+
+
+def measured(words: Sequence[str], log: Path, every: float = 1.0) -> dict[str, float]:
+    """Run a command; its seconds, and at its peak the memory of all its processes, looked at ``every`` so many seconds
+    (Linux)."""
+    started, peak = time.monotonic(), 0
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, *words], stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        while process.poll() is None:
+            peak = max(peak, _memory(process.pid))
+            time.sleep(every)
+    if process.returncode:
+        raise JobFailed(f"{shown(words)}: status {process.returncode}; see {log}")
+    return {"seconds": round(time.monotonic() - started), "peak_mb": round(peak / 1024)}
+
+
+def _memory(session: int) -> int:
+    """Kilobytes of all processes of a session; what some of them share is counted once."""
+    total = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(folder.name)) == session:
+                found = re.search(r"^Pss:\s+(\d+)", (folder / "smaps_rollup").read_text(), re.MULTILINE)
+                total += int(found[1]) if found else 0
+        except OSError:
+            continue  # it has ended meanwhile
+    return total
 
 
 def read_json(path: Path) -> dict:

@@ -12,7 +12,6 @@ the training configs can be set for all stages (``--cache_dir /data/cache``), an
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -23,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bundle.files import write_whole
+from bundle.files import file_digest, write_whole
 from scripts.jobs import command, duration, markdown, read_json, run, shown, start, write_json
 
 # How far a figure may lie from the committed one and still count as reproduced, by the beginning of its name.
@@ -246,7 +245,7 @@ def _is_of(mark: Mapping, begun: Mapping) -> bool:
 
 
 def _sha(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    return file_digest(path) if path.is_file() else None
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 
 from scripts.composition import composition_table
 from scripts.fairness import fairness_table
+from scripts.generation import generation_table
 from scripts.jobs import duration, markdown, read_json, replace_section
 from scripts.overhead import overhead_table
 
@@ -187,6 +188,7 @@ def write_tables(
     page: Path = Path("docs/results.md"),
     front: Path = Path("README.md"),
     which: Path = Path("docs/which.md"),
+    pipelines: Path = Path("docs/pipelines.md"),
 ) -> None:
     """Write every table that comes from ``docs/results`` into the documents."""
     qualifying = read_results(results / "qualifying")
@@ -197,6 +199,7 @@ def write_tables(
     replace_section(page, "fairness", fairness_table(read_results(results / "fairness")))
     replace_section(which, "composition", composition_table(read_json(results / "composition.json")))
     replace_section(page, "overhead", overhead_table(read_json(results / "overhead.json")))
+    replace_section(pipelines, "generation", generation_table(read_json(results / "generation.json")))
     replace_section(page, "budget", budget_table(read_json(results / "budget.json")))
     replace_section(page, "full_size", full_size_table(read_json(results / "full_size.json")))
     replace_section(front, "shares", share_table(qualifying))

@@ -5,6 +5,8 @@ import os
 import sys
 from contextlib import redirect_stdout
 
+import torch
+
 from scripts.jobs import start
 
 
@@ -14,6 +16,7 @@ def call(command, arguments):
     child = os.fork()
     if not child:
         os.close(read)
+        torch.set_num_threads(1)  # the threads of the process that was copied are not here: waiting for them never ends
         sys.stderr = io.TextIOWrapper(os.fdopen(write, "wb"), write_through=True)
         sys.argv, sys.excepthook = [command.__name__, *arguments], sys.__excepthook__
         status = 0

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "conditioning": {"prompts"},
     "training": {"attributes", "prompts", "conditioning", "sampling", "generation"},
     "evaluating": {"attributes", "cohorts", "prompts", "generation", "networks", "evaluation"},  # jobs, like a config
+    "inference": {"attributes", "cohorts.tables", "prompts", "generation", "sampling"},
     "fairdiffusion": {"attributes", "training"},
     "alignment": {"attributes", "prompts", "conditioning", "sampling", "generation", "evaluation.prevalence"},
 }

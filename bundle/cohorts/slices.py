@@ -22,6 +22,7 @@ from bundle.attributes import Attribute
 from bundle.cohorts.record import Record
 from bundle.errors import InputError
 from bundle.files import read_tensors, write_tensors
+from bundle.images import as_bytes
 from bundle.weights import digest
 
 MIN_LESION_PIXELS = 12
@@ -159,7 +160,7 @@ class _Quantised:
     def __call__(self, item: dict) -> dict:
         data = self.transform(item)
         image = convert_to_tensor(data["image"], track_meta=False)
-        kept = (image.clamp(0, 1) * 255).round().to(torch.uint8)
+        kept = as_bytes(image)
         if "seg" not in item:
             return {"image": kept[None], "found": [{}]}
         seg = convert_to_tensor(data["seg"], track_meta=False)

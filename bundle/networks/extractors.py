@@ -8,7 +8,6 @@ counts; one filter, antialiased, in floating point. Nothing is ever downloaded: 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from bundle.errors import InputError
+from bundle.files import file_digest
 from bundle.weights import read_state
 
 
@@ -86,8 +86,7 @@ def load_extractor(kind: str, name: str, weights: str | Path, device: torch.devi
     except (RuntimeError, AttributeError) as error:
         detail = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: does not fit {kind} '{name}': {detail}; give the weights of that network") from error
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+    digest = file_digest(path)[:16]
     return Extractor(encoder.network, encoder.size, encoder.mean, encoder.std, digest).to(device)
 
 

@@ -67,6 +67,10 @@ class TextEncoder(nn.Module):
         self.tokenizer, self.tower = tokenizer, tower
         self.eval().requires_grad_(False)
 
+    def cut(self, prompts: Sequence[str]) -> list[bool]:
+        """Whether the text tower reads only the beginning of each prompt."""
+        return [len(tokens) > self.tokenizer.model_max_length for tokens in self.tokenizer(list(prompts)).input_ids]
+
     @torch.no_grad()
     def context(self, prompts: Sequence[str]) -> Tensor:
         """Per-token states (N, L, D) of the last layer; every prompt is padded, or cut, to the tokenizer's length."""

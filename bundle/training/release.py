@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from bundle.attributes import Attribute
 from bundle.conditioning import Clip
 from bundle.errors import InputError
-from bundle.files import write_whole
+from bundle.files import file_digest, write_whole
 from bundle.generation import Draws, Sampler
 from bundle.training.grids import write_sheet
 from bundle.weights import save_weights
@@ -37,7 +37,7 @@ def record_release(path: Path, command: str, figures: dict) -> None:
     folder = path.parent if path.suffix == ".pt" else path.parent.parent  # a CLIP has a folder of its own
     manifest = folder / "manifest.json"
     entries = json.loads(manifest.read_text()) if manifest.is_file() else {}
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = file_digest(path)
     rounded = {name: round(value, 4) for name, value in figures.items()}
     name = path.relative_to(manifest.parent).as_posix()
     entries[name] = {"sha256": digest, "bytes": path.stat().st_size, "command": command, "figures": rounded}

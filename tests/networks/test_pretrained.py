@@ -88,6 +88,11 @@ class TestSampling:
         assert float(step_weights(schedule, "decoupled").sum()) == pytest.approx(float(end))
 
 
+def test_a_prompt_that_the_text_tower_cuts_is_named(eps_base):
+    # 16 tokens, of which the beginning and the end take two; here a letter is one
+    assert load_text_encoder(str(eps_base)).cut(["a" * 14, "a" * 15]) == [False, True]
+
+
 class TestTraining:
     def test_noise_and_target_are_the_schedulers(self, base):
         scheduler = load_scheduler(base)
