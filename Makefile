@@ -12,12 +12,13 @@ export GOMP_SPINCOUNT ?= 10000
 export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
 export MALLOC_MMAP_THRESHOLD_ ?= 8589934592
 
-.PHONY: help align weights test test-slow lint clean
+.PHONY: help align weights zoo test test-slow lint clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make align      align the embedded model with the target cohort and evaluate it"
 	@echo "make weights    train the embedded weights from scratch (resumable); fails where a figure is not reproduced"
+	@echo "make zoo        the folder for a pull request to the Model Zoo, in outputs/zoo: docs/zoo.md"
 	@echo "make test       lint and tests; make test-slow runs the long tests"
 	@echo "make clean      remove outputs; cohorts and their slices stay in data/"
 
@@ -33,6 +34,9 @@ align: .venv/.installed
 
 weights: .venv/.installed
 	$(RUN) -m scripts.make_weights --check $(ARGS)
+
+zoo: .venv/.installed
+	$(RUN) -m scripts.build_zoo $(ARGS)
 
 lint: .venv/.installed
 	$(RUN) -m ruff check .

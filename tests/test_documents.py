@@ -5,7 +5,7 @@ import re
 import pytest
 
 PAGES = ["README.md", "docs/README.md", "docs/method.md", "docs/results.md", "docs/extending.md", "docs/data.md"]
-PAGES += ["docs/which.md", "docs/pipelines.md"]
+PAGES += ["docs/which.md", "docs/pipelines.md", "docs/zoo.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)

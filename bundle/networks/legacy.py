@@ -72,7 +72,8 @@ def package(module: str) -> ModuleType:
     if not hasattr(monai.config, "IgniteInfo"):  # from where some of its modules import it, as MONAI once had it
         monai.config.IgniteInfo = monai.utils.IgniteInfo
     try:
-        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of decorators that nothing here uses
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of decorators that nothing here uses
             return importlib.import_module(f"generative.{module}")
     except ModuleNotFoundError as error:
         raise InputError(f"monai-generative: {error}; install it as requirements.txt names it") from error
