@@ -40,8 +40,11 @@ def write_tensors(content: object, path: str | Path) -> Path:
 
 
 def read_tensors(path: str | Path, device: torch.device | str = "cpu") -> Any:
-    """What :func:`write_tensors` wrote, without pickle. Raises InputError for a file that is damaged."""
+    """What :func:`write_tensors` wrote, without pickle; on the CPU a tensor's pages are read when it is looked at.
+
+    Raises InputError for a file that is damaged.
+    """
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location=device, weights_only=True, mmap=str(device) == "cpu")
     except Exception as error:  # a damaged archive surfaces as many kinds of error
         raise InputError(f"{path}: damaged ({type(error).__name__}); delete it and run the job again") from error

@@ -5,6 +5,7 @@ python -m scripts.benchmark ablation    # the default beside itself without one 
 python -m scripts.benchmark fairness    # methods for equal quality beside plain training, seeds 0 to 4
 python -m scripts.benchmark compose     # equal quality, then the right proportion
 python -m scripts.benchmark overhead    # what the perturbation costs
+python -m scripts.benchmark speed       # an iteration of the alignment beside other ways to the same gradient
 python -m scripts.benchmark generation  # seconds and memory of inference.yaml, and a job that is killed
 python -m scripts.benchmark budget      # seconds of each part of `make align`, from nothing
 python -m scripts.benchmark table       # write the tables into the documents again
@@ -30,6 +31,7 @@ from scripts import composition
 from scripts import fairness as equal_quality
 from scripts import generation as making
 from scripts import overhead as costs
+from scripts import speed as iteration
 from scripts.jobs import JobFailed, command, duration, read_json, run, shown, start, write_json
 from scripts.results import RESULTS, summary, write_tables
 
@@ -143,6 +145,12 @@ def overhead() -> None:
     write_tables()
 
 
+def speed() -> None:
+    """Measure an iteration of the alignment beside other ways to the same gradient."""
+    write_json(iteration.measure(), RESULTS / "speed.json")
+    write_tables()
+
+
 def generation(work_dir: str = "outputs/generation") -> None:
     """Measure what generation takes, from an empty folder."""
     shutil.rmtree(work_dir, ignore_errors=True)
@@ -240,6 +248,7 @@ if __name__ == "__main__":
             "compose": compose,
             "overhead": overhead,
             "generation": generation,
+            "speed": speed,
             "budget": budget,
             "table": write_tables,
         }

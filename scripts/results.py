@@ -14,6 +14,7 @@ from scripts.fairness import fairness_table
 from scripts.generation import generation_table
 from scripts.jobs import duration, markdown, read_json, replace_section
 from scripts.overhead import overhead_table
+from scripts.speed import speed_table
 
 RESULTS = Path("docs/results")
 
@@ -199,6 +200,7 @@ def write_tables(
     replace_section(page, "fairness", fairness_table(read_results(results / "fairness")))
     replace_section(which, "composition", composition_table(read_json(results / "composition.json")))
     replace_section(page, "overhead", overhead_table(read_json(results / "overhead.json")))
+    replace_section(page, "speed", speed_table(read_json(results / "speed.json")))
     replace_section(pipelines, "generation", generation_table(read_json(results / "generation.json")))
     replace_section(page, "budget", budget_table(read_json(results / "budget.json")))
     replace_section(page, "full_size", full_size_table(read_json(results / "full_size.json")))

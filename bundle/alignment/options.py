@@ -29,6 +29,8 @@ class AlignmentOptions:
         changing: how tightly an image that must change group is held, relative to one that must not.
         gradient: "adjusted", "decoupled", "truncated" or "exact"; ``num_followed`` K steps of T.
         micro_batch: images decoded with a graph at once.
+        denoiser_batch: images that the denoiser is given at once, here and in the passes that are followed; None: all.
+            Fewer take less memory, and on a small network more time.
 
     Raises InputError for an option that does not exist.
     """
@@ -46,6 +48,7 @@ class AlignmentOptions:
     gradient: str = "adjusted"
     num_followed: int = 4
     micro_batch: int = 16
+    denoiser_batch: int | None = None
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -55,5 +58,7 @@ class AlignmentOptions:
             raise InputError(f"alignment_loss 'marginal': knows no strata, not '{self.stratum}'; use transport or none")
         if not 1 <= self.num_followed <= self.num_steps:
             raise InputError(f"num_followed {self.num_followed}: use 1 to {self.num_steps}")
+        if self.denoiser_batch is not None and self.denoiser_batch < 1:
+            raise InputError(f"denoiser_batch {self.denoiser_batch}: use 1 or more, or null for all images at once")
         if self.batch_size < 1 or self.pool_size < 1 or self.pool_size % self.batch_size:
             raise InputError(f"pool_size {self.pool_size}: use a multiple of batch_size, {self.batch_size}")

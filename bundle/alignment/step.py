@@ -18,7 +18,7 @@ from bundle.alignment.targets import Assignment, IntegralAction, assign_per_stra
 from bundle.conditioning import Clip
 from bundle.generation import Draws, Sampler
 from bundle.randomness import generator, local_part
-from bundle.sampling import exact_gradient, step_weights, surrogate_gradient
+from bundle.sampling import Noise, exact_gradient, step_weights, surrogate_gradient
 
 if TYPE_CHECKING:
     from bundle.networks.classifier import AttributeClassifier
@@ -69,8 +69,7 @@ class AlignmentStep:
         """
         index = local_part(self.pool.indices(self.seed, iteration, self.options.batch_size))
         draws = self.pool.draws[index]
-        with self.autocast():
-            chain = self.sampler.chain(denoiser, draws)
+        chain = self._chain(denoiser, draws)
         probabilities = self._look(chain[-1])
         everyone = idist.all_gather(probabilities)
         prompts = idist.all_gather(draws.prompt)
@@ -83,6 +82,15 @@ class AlignmentStep:
         self.integral.update(target, share)
         losses = {name: idist.all_reduce(value) / idist.get_world_size() for name, value in losses.items()}
         return StepResult(gradients, losses, target, share, images)
+
+    def _parts(self, number: int) -> Sequence[Tensor]:
+        """Places of the images that the denoiser is given at once."""
+        return torch.arange(number).split(self.options.denoiser_batch or number)
+
+    def _chain(self, denoiser: nn.Module, draws: Draws) -> list[Tensor]:
+        with self.autocast():
+            chains = [self.sampler.chain(denoiser, draws[part]) for part in self._parts(len(draws))]
+        return [torch.cat(states) for states in zip(*chains, strict=True)]
 
     @torch.no_grad()
     def _look(self, latents: Tensor) -> Tensor:
@@ -138,20 +146,30 @@ class AlignmentStep:
         parameters = [p for p in denoiser.parameters() if p.requires_grad]
         training = denoiser.training
         denoiser.eval()  # the noise that was sampled is the noise that is followed: no dropout
+        total = [torch.zeros_like(parameter) for parameter in parameters]
+        for part in self._parts(len(draws)):
+            states = [state[part] for state in chain]
+            noise = self._noise(denoiser, draws.prompt[part])
+            torch._foreach_add_(total, self._followed(noise, states, gradient[part], parameters, iteration, scale))
+        denoiser.train(training)
+        return total
+
+    def _noise(self, denoiser: nn.Module, prompt: Tensor) -> Noise:
+        """The guided noise prediction with a graph."""
 
         def noise(x: Tensor, step: int) -> Tensor:
             with torch.enable_grad(), self.autocast():
-                return self.sampler.noise(denoiser, draws.prompt)(x, step)
+                return self.sampler.noise(denoiser, prompt)(x, step)
 
+        return noise
+
+    def _followed(self, noise: Noise, chain, gradient, parameters, iteration: int, scale: float) -> list[Tensor]:
         schedule = self.sampler.schedule
         if self.options.gradient == "exact":
-            gradients = exact_gradient(noise, chain[0], schedule, gradient, parameters, scale)
-        else:
-            weights = step_weights(schedule, self.options.gradient, self.options.num_followed)
-            steps = torch.arange(len(schedule))
-            if self.options.gradient != "truncated":
-                order = torch.randperm(len(schedule), generator=generator(self.seed, "followed steps", iteration))
-                steps = order[: self.options.num_followed]
-            gradients = surrogate_gradient(noise, chain, gradient, weights, steps.tolist(), parameters, scale)
-        denoiser.train(training)
-        return gradients
+            return exact_gradient(noise, chain[0], schedule, gradient, parameters, scale)
+        weights = step_weights(schedule, self.options.gradient, self.options.num_followed)
+        steps = torch.arange(len(schedule))
+        if self.options.gradient != "truncated":
+            order = torch.randperm(len(schedule), generator=generator(self.seed, "followed steps", iteration))
+            steps = order[: self.options.num_followed]
+        return surrogate_gradient(noise, chain, gradient, weights, steps.tolist(), parameters, scale)

@@ -102,6 +102,16 @@ def test_the_micro_batch_does_not_matter(tmp_path):
         assert torch.allclose(found[0], found[2], rtol=1e-4, atol=1e-6)
 
 
+def test_neither_does_the_number_that_the_denoiser_is_given_at_once(tmp_path):
+    denoiser, step = toy_step(tmp_path)
+    moved(denoiser)
+    for mode in ("adjusted", "exact"):
+        found = [once(denoiser, step, gradient=mode, denoiser_batch=size) for size in (None, 3, 1)]
+        assert torch.allclose(flat(found[0].gradients), flat(found[1].gradients), rtol=1e-4, atol=1e-6)
+        assert torch.allclose(flat(found[0].gradients), flat(found[2].gradients), rtol=1e-4, atol=1e-6)
+        assert torch.allclose(found[0].images, found[2].images, atol=1e-6)
+
+
 def test_scale_multiplies_the_gradient_once(tmp_path):
     denoiser, step = toy_step(tmp_path)
     for mode in ("adjusted", "exact"):
