@@ -288,11 +288,11 @@ def speed_table(result: Mapping[str, Any]) -> str:
             rows.append((place, name, f"{middle:.2f} [{low:.2f}, {high:.2f}]", f"{images:.2f}", peak))
     header = ("size", "way", "seconds, of ours", "images a second", "peak memory")
     shares = ", ".join(f"{100 * size['matmul_share']:.0f} %" for size in result["sizes"])
-    return (
-        markdown(header, rows)
-        + f"\n\nMedian [quartiles] of {result['rounds']} rounds on {result['device']}. Of the rate that the machine reaches on "
-        + f"square matrices ({result['gflops']:.0f} GFLOP/s) ours keeps, size by size, {shares}."
+    note = (
+        f"Median [quartiles] of {result['rounds']} rounds on {result['device']}. Of the rate that the machine reaches on "
+        f"square matrices ({result['gflops']:.0f} GFLOP/s) ours keeps, size by size, {shares}."
     )
+    return f"{markdown(header, rows)}\n\n{note}"
 
 
 if __name__ == "__main__":
