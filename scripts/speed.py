@@ -206,8 +206,6 @@ def measure() -> dict[str, Any]:
     return {
         "device": device,
         "rounds": ROUNDS,
-        "micro": MICRO,
-        "followed": FOLLOWED,
         "gflops": rate / 1e9,
         "sizes": sizes,
     }
@@ -289,8 +287,8 @@ def speed_table(result: Mapping[str, Any]) -> str:
     header = ("size", "way", "seconds, of ours", "images a second", "peak memory")
     shares = ", ".join(f"{100 * size['matmul_share']:.0f} %" for size in result["sizes"])
     note = (
-        f"Median [quartiles] of {result['rounds']} rounds on {result['device']}. Of the rate that the machine reaches on "
-        f"square matrices ({result['gflops']:.0f} GFLOP/s) ours keeps, size by size, {shares}."
+        f"Median [quartiles] of {result['rounds']} rounds on {result['device']}. Of the rate that the machine reaches "
+        f"on square matrices ({result['gflops']:.0f} GFLOP/s) ours keeps, size by size, {shares}."
     )
     return f"{markdown(header, rows)}\n\n{note}"
 
