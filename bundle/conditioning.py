@@ -50,6 +50,10 @@ class Clip(nn.Module):
         if not trainable:
             self.eval().requires_grad_(False)
 
+    def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Unit embeddings of N images and N texts, each (N, D), and the scale of their similarities: for training."""
+        return self.model(self.prepare(images), tokens)[:3]
+
     def prepare(self, images: Tensor) -> Tensor:
         """Grey or RGB images (N, C, H, W) in [0, 1] -> what the image tower expects, on its device, (N, 3, h, w);
         differentiable."""

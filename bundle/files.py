@@ -8,14 +8,20 @@ import os
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 
 from bundle.errors import InputError
 
 
 def write_whole(path: str | Path, content: bytes) -> Path:
-    """Write beside `path`, then rename, so that no reader meets half a file; makes missing folders."""
+    """Write beside `path`, then rename, so that no reader meets half a file; makes missing folders.
+
+    Of several processes that train as one the first alone writes.
+    """
     path = Path(path)
+    if idist.get_rank() != 0:
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_bytes(content)

@@ -5,7 +5,7 @@ import re
 import pytest
 
 PAGES = ["README.md", "docs/README.md", "docs/method.md", "docs/results.md", "docs/extending.md", "docs/data.md"]
-PAGES += ["docs/which.md", "docs/pipelines.md", "docs/zoo.md"]
+PAGES += ["docs/which.md", "docs/pipelines.md", "docs/zoo.md", "docs/clusters.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import ignite.distributed as idist
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -51,6 +52,7 @@ class ReferencePool:
         return neighbours.gather(1, shuffled)[:, place]
 
 
+@idist.one_rank_first()  # the others find what it has made
 @torch.no_grad()
 def reference_pool(
     denoiser: nn.Module,

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import ignite.distributed as idist
 import nibabel
 import numpy as np
 from tqdm import tqdm
@@ -57,6 +58,7 @@ COHORTS = {
 COHORTS |= {f"uneven_{name}": replace(cohort, variety=VARIETY) for name, cohort in COHORTS.items()}
 
 
+@idist.one_rank_first()  # the others find what it has made
 def generate(
     root: str | os.PathLike,
     cohort: str,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 from monai.data import Dataset
@@ -113,6 +114,7 @@ def volume_slices(
     return file_slices(files, rows, transform, cache_dir, label)
 
 
+@idist.one_rank_first()  # the others find what it has made
 def file_slices(
     files: Sequence[Mapping[str, str]],
     rows: Sequence[Sequence[dict]],
@@ -193,6 +195,7 @@ def _centroid(mask: Tensor, columns: Tensor) -> Tensor:
     return (weight * columns).sum(-1) / weight.sum(-1).clamp_min(1)
 
 
+@idist.one_rank_first()  # the others find what it has made
 def encoded(slices: Slices, encoder: nn.Module, cache_dir: str | Path, batch_size: int = 64) -> Tensor:
     """Latents (N, C, h, w) of slices: posterior means by ``encoder.encode``, kept on disk after the first time.
 

@@ -180,6 +180,6 @@ class CaptionDraw:
         chosen: dict[int, int] = {}
         for index, text in zip(order.tolist(), self.captions[order, wording].tolist(), strict=True):
             chosen.setdefault(text, index)
-        texts = list(chosen)[: self.batch_size]
+        texts = local_part(torch.tensor(list(chosen)[: self.batch_size])).tolist()
         item = self.dataset[torch.tensor([chosen[text] for text in texts])]
         return {"image": item["image"], "tokens": self.tokens[texts]}

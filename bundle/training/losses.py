@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import ignite.distributed as idist
 import open_clip
 import torch
-from monai.inferers import Inferer
 from torch import Tensor, nn
-from torch.nn.functional import l1_loss
+from torch.nn.functional import cross_entropy, l1_loss
 
 
 class AutoencoderLoss(nn.Module):
@@ -29,21 +29,26 @@ class AutoencoderLoss(nn.Module):
 
 
 class ContrastiveLoss(nn.Module):
-    """CLIP's symmetric contrastive loss (Radford et al., 2021), by open_clip, on the network's three outputs."""
+    """CLIP's symmetric contrastive loss (Radford et al., 2021), by open_clip, on the network's three outputs.
+
+    Of several processes, all have the loss of all pairs.
+    """
 
     def __init__(self):
         super().__init__()
-        self.loss = open_clip.ClipLoss()
+        rank, size = idist.get_rank(), idist.get_world_size()
+        self.loss = open_clip.ClipLoss(gather_with_grad=True, rank=rank, world_size=size)
 
     def forward(self, output: tuple[Tensor, Tensor, Tensor], _: Tensor) -> Tensor:
         return self.loss(*output)
 
 
-class CaptionPairs(Inferer):
-    """MONAI's inferer interface for a CLIP: images and tokens in, both embeddings and the logit scale out."""
+class LabelLoss(nn.Module):
+    """Mean cross entropy of the images whose label is known, over all processes; -1 is unknown."""
 
-    def __call__(self, images: Tensor, network: nn.Module, tokens: Tensor) -> tuple[Tensor, ...]:
-        return network.model(network.prepare(images), tokens)[:3]
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        known = idist.all_reduce((labels >= 0).sum()) / idist.get_world_size()
+        return cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / known
 
 
 def caption_batch(batch: dict, device: torch.device, non_blocking: bool = False, **_):

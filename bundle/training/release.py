@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 from safetensors.torch import save
@@ -34,6 +35,8 @@ FEW_SUBJECTS = 40  # fewer are not divided: they calibrate a classifier, and its
 
 def record_release(path: Path, command: str, figures: dict) -> None:
     """Enter a file of weights, its checksum, its command and its figures in the ``manifest.json`` of ``models/``."""
+    if idist.get_rank() != 0:
+        return
     folder = path.parent if path.suffix == ".pt" else path.parent.parent  # a CLIP has a folder of its own
     manifest = folder / "manifest.json"
     entries = json.loads(manifest.read_text()) if manifest.is_file() else {}

@@ -42,15 +42,16 @@ class MlflowTracking(MLFlowHandler):
     """
 
     def __init__(self, output_dir: str, job: str, seed: int, every: int = 1, **kwargs):
-        super().__init__(
-            run_name=f"{job}-{seed}-{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:6]}",
-            experiment_name=job,
-            output_transform=numbers,
-            iteration_log=lambda _, iteration: iteration % every == 0,
-            epoch_log=False,
-            close_on_complete=True,
-            **kwargs,
-        )
+        with idist.one_rank_first():  # which makes the data base
+            super().__init__(
+                run_name=f"{job}-{seed}-{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:6]}",
+                experiment_name=job,
+                output_transform=numbers,
+                iteration_log=lambda _, iteration: iteration % every == 0,
+                epoch_log=False,
+                close_on_complete=True,
+                **kwargs,
+            )
         self.id_file = Path(output_dir) / "mlflow_run.txt"
 
     def attach(self, engine: Engine) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bundle.training.losses import AutoencoderLoss, CaptionPairs, ContrastiveLoss, caption_batch, reconstruction_batch
+from bundle.training.losses import AutoencoderLoss, ContrastiveLoss, LabelLoss, caption_batch, reconstruction_batch
 
 
 class TestAutoencoder:
@@ -36,21 +36,21 @@ def test_pairs_that_match_cost_nothing_and_others_do():
     assert float(loss((same, same, scale), None)) == pytest.approx(math.log(4), rel=1e-5)
 
 
-def test_both_towers_see_their_batch():
-    class Towers(nn.Module):
-        def prepare(self, images):
-            return images + 1
-
-        def model(self, images, tokens):
-            return images, tokens, torch.tensor(2.0), "more"
-
+def test_pairs_keep_their_tokens():
     batch = {"image": torch.zeros(2, 1, 4, 4), "tokens": torch.tensor([[1], [2]])}
-    images, target, arguments, named = caption_batch(batch, torch.device("cpu"))
-    seen, tokens, scale = CaptionPairs()(images, Towers(), *arguments, **named)
-    assert torch.equal(seen, batch["image"] + 1)
+    images, target, (tokens,), named = caption_batch(batch, torch.device("cpu"))
     assert torch.equal(tokens, batch["tokens"])
-    assert float(scale) == 2
     assert target is images
+    assert named == {}
+
+
+def test_labels_that_are_unknown_do_not_count():
+    logits, labels = torch.randn(6, 2), torch.tensor([0, 1, -1, 1, -1, 0])
+    expected = torch.nn.functional.cross_entropy(logits[labels >= 0], labels[labels >= 0])
+    assert torch.allclose(LabelLoss()(logits, labels), expected)
+    assert torch.equal(
+        LabelLoss()(logits[:2], labels[:2]), nn.CrossEntropyLoss(ignore_index=-1)(logits[:2], labels[:2])
+    )
 
 
 def test_an_image_is_its_own_target():
