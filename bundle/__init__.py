@@ -6,4 +6,4 @@ _torchvision.make_importable()  # before anything imports open_clip
 
 from bundle import errors  # noqa: E402, F401  (configs say `$import bundle` and call `bundle.errors`)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

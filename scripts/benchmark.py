@@ -6,6 +6,7 @@ python -m scripts.benchmark fairness    # methods for equal quality beside plain
 python -m scripts.benchmark compose     # equal quality, then the right proportion
 python -m scripts.benchmark overhead    # what the perturbation costs
 python -m scripts.benchmark speed       # an iteration of the alignment beside other ways to the same gradient
+python -m scripts.benchmark stable_diffusion  # the alignment at the size of Stable Diffusion 1.5, on a GPU
 python -m scripts.benchmark generation  # seconds and memory of inference.yaml, and a job that is killed
 python -m scripts.benchmark budget      # seconds of each part of `make align`, from nothing
 python -m scripts.benchmark table       # write the tables into the documents again
@@ -32,6 +33,7 @@ from scripts import fairness as equal_quality
 from scripts import generation as making
 from scripts import overhead as costs
 from scripts import speed as iteration
+from scripts import stable_diffusion as large
 from scripts.jobs import JobFailed, command, duration, read_json, run, shown, start, write_json
 from scripts.results import RESULTS, summary, write_tables
 
@@ -146,8 +148,16 @@ def overhead() -> None:
 
 
 def speed() -> None:
-    """Measure an iteration of the alignment beside other ways to the same gradient."""
-    write_json(iteration.measure(), RESULTS / "speed.json")
+    """Measure an iteration of the alignment beside other ways to the same gradient; a stopped run is gone on with."""
+    path = RESULTS / "speed.json"
+    for result in iteration.measure(read_json(path)):
+        write_json(result, path)
+        write_tables()
+
+
+def stable_diffusion(work_dir: str = "outputs/stable_diffusion") -> None:
+    """Measure the alignment at the size of Stable Diffusion 1.5, or without a GPU of a much smaller pipeline."""
+    write_json(large.measure(Path(work_dir)), RESULTS / "stable_diffusion.json")
     write_tables()
 
 
@@ -249,6 +259,7 @@ if __name__ == "__main__":
             "overhead": overhead,
             "generation": generation,
             "speed": speed,
+            "stable_diffusion": stable_diffusion,
             "budget": budget,
             "table": write_tables,
         }

@@ -15,6 +15,7 @@ from scripts.generation import generation_table
 from scripts.jobs import duration, markdown, read_json, replace_section
 from scripts.overhead import overhead_table
 from scripts.speed import speed_table
+from scripts.stable_diffusion import stable_diffusion_table
 
 RESULTS = Path("docs/results")
 
@@ -201,6 +202,8 @@ def write_tables(
     replace_section(which, "composition", composition_table(read_json(results / "composition.json")))
     replace_section(page, "overhead", overhead_table(read_json(results / "overhead.json")))
     replace_section(page, "speed", speed_table(read_json(results / "speed.json")))
+    large = read_json(results / "stable_diffusion.json")
+    replace_section(page, "stable_diffusion", stable_diffusion_table(large))
     replace_section(pipelines, "generation", generation_table(read_json(results / "generation.json")))
     replace_section(page, "budget", budget_table(read_json(results / "budget.json")))
     replace_section(page, "full_size", full_size_table(read_json(results / "full_size.json")))

@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,9 +38,9 @@ from bundle.sampling import Noise, Schedule, ddim_step, step_weights
 from bundle.tuning import trainable
 from scripts.jobs import markdown
 
-FOLLOWED, MICRO, ROUNDS, PROMPTS = 4, 16, 5, 8
+FOLLOWED, MICRO, ROUNDS, PROMPTS = 4, 16, 3, 8
 NETWORKS = ("denoiser", "autoencoder", "guide", "clip")
-SIZES = [(10, 16, 1), (20, 16, 1), (50, 16, 1), (20, 8, 1), (20, 64, 1), (20, 8, 2)]  # steps, batch, width
+SIZES = [(10, 16, 1), (20, 16, 1), (20, 8, 1), (20, 8, 2), (50, 16, 1), (20, 64, 1)]  # steps, batch, width
 
 
 @dataclass
@@ -184,31 +184,34 @@ WAYS: dict[str, Callable[[Case], Any]] = {
 }
 
 
-def measure() -> dict[str, Any]:
-    """For each size and way: seconds, ratios to ours within the rounds, memory over that of the networks."""
-    rate = _matmul_rate()
-    sizes = []
-    for size in tqdm(SIZES, desc="sizes"):
-        case = Case(*size)
-        seconds = _rounds(case)
-        operations = _operations(case)
-        ways = {
-            name: {
-                "seconds": _quartiles(seconds[name]),
-                "ratio": _quartiles(seconds[name] / seconds["ours"]),
-                "peak_mb": _peak(name, size),
-            }
-            for name in WAYS
-        }
-        share = operations / np.median(seconds["ours"]) / rate
-        sizes.append({"steps": size[0], "batch": size[1], "width": size[2], "matmul_share": float(share), "ways": ways})
+def measure(earlier: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """For each size and way: seconds, ratios to ours within the rounds, memory over that of the networks.
+
+    Yields what is measured so far after each size; ``earlier``, of a run that was stopped on the same machine, is gone
+    on with.
+    """
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores"
-    return {
-        "device": device,
-        "rounds": ROUNDS,
-        "gflops": rate / 1e9,
-        "sizes": sizes,
+    sizes = list(earlier.get("sizes", [])) if earlier.get("device") == device else []
+    done = {(size["steps"], size["batch"], size["width"]) for size in sizes}
+    for size in tqdm([size for size in SIZES if size not in done], desc="sizes"):
+        sizes.append(_measured(size))
+        yield {"device": device, "rounds": ROUNDS, "sizes": sizes}
+
+
+def _measured(size: tuple[int, int, int]) -> dict[str, Any]:
+    case, rate = Case(*size), _matmul_rate()
+    seconds = _rounds(case)
+    ways = {
+        name: {
+            "seconds": _quartiles(seconds[name]),
+            "ratio": _quartiles(seconds[name] / seconds["ours"]),
+            "peak_mb": _peak(name, size),
+        }
+        for name in WAYS
     }
+    share = float(_operations(case) / np.median(seconds["ours"]) / rate)
+    steps, batch, width = size
+    return {"steps": steps, "batch": batch, "width": width, "gflops": rate / 1e9, "matmul_share": share, "ways": ways}
 
 
 def _rounds(case: Case) -> dict[str, np.ndarray]:
@@ -286,9 +289,10 @@ def speed_table(result: Mapping[str, Any]) -> str:
             rows.append((place, name, f"{middle:.2f} [{low:.2f}, {high:.2f}]", f"{images:.2f}", peak))
     header = ("size", "way", "seconds, of ours", "images a second", "peak memory")
     shares = ", ".join(f"{100 * size['matmul_share']:.0f} %" for size in result["sizes"])
+    rates = [size["gflops"] for size in result["sizes"]]
     note = (
         f"Median [quartiles] of {result['rounds']} rounds on {result['device']}. Of the rate that the machine reaches "
-        f"on square matrices ({result['gflops']:.0f} GFLOP/s) ours keeps, size by size, {shares}."
+        f"on square matrices ({min(rates):.0f} to {max(rates):.0f} GFLOP/s) ours keeps, size by size, {shares}."
     )
     return f"{markdown(header, rows)}\n\n{note}"
 

@@ -466,7 +466,7 @@ def test_the_budget_table():
 
 def test_without_results_the_documents_say_nothing(tmp_path):
     pages = {
-        "results.md": "qualifying shares ablation fairness overhead speed budget full_size",
+        "results.md": "qualifying shares ablation fairness overhead speed stable_diffusion budget full_size",
         "README.md": "shares time",
         "which.md": "composition",
         "pipelines.md": "generation",
