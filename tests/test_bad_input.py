@@ -1,16 +1,14 @@
 """What cannot be used ends the command before any compute, with a last line that names file, field and remedy."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from bundle.files import write_tensors
+from tests.forked import run_bundle
 
 HEAVY = "reference images"  # the first thing that an alignment computes
 SLICES = "slices of"  # the first that it makes of a cohort
@@ -110,21 +108,18 @@ NEED_A_COHORT = (folder_of_another_run,)  # to be found: what the run would have
     ],
     ids=lambda fault: fault.__name__,
 )
-def test_the_last_line_says_what_to_do(fault, root, cohort, random_models, tmp_path):
+def test_the_last_line_says_what_to_do(fault, root, cohort, random_models, tmp_path, monkeypatch):
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     options, words = fault(cohort, random_models, tmp_path)
     given = {"models_dir": random_models, "cache_dir": tmp_path / "cache", "output_dir": tmp_path / "out", **options}
     flags = [word for name, value in given.items() for word in (f"--{name}", str(value))]
     configs = str(["configs/align.yaml", str(cohort[0])])
-    command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", configs, *flags]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, env=_offline())
-    last = done.stderr.strip().splitlines()[-1]
-    assert done.returncode != 0
+    status, lines = run_bundle(["run", "training", "--config_file", configs, *flags])
+    printed, last = "\n".join(lines), lines[-1]
+    assert status == 1
     assert last.startswith("error: "), last
     assert [word for word in words if word not in last] == [], last
-    assert HEAVY not in done.stderr
-    assert (SLICES in done.stderr) is (fault in NEED_A_COHORT)
+    assert HEAVY not in printed
+    assert (SLICES in printed) is (fault in NEED_A_COHORT)
     assert not (tmp_path / "out").exists()
-
-
-def _offline() -> dict[str, str]:
-    return {**os.environ, "HF_HUB_OFFLINE": "1"}

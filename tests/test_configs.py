@@ -20,7 +20,11 @@ OPTIONS = {  # of a small phantom
     "align.yaml": {"pool_size": 4, "batch_size": 4},
     "train_fairdiffusion.yaml": {"probe_size": 16},
 }
-OVERLAYS = ["plain.yaml"]  # each is laid over align.yaml; it names entries inside it
+OVERLAYS = {  # that name entries inside the job which they are laid over
+    "plain.yaml": "align.yaml",
+    "multi_gpu.yaml": "align.yaml",
+    "images_phantom.yaml": "evaluate_images.yaml",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +40,7 @@ def parsed(*names):
 
 
 def stack(name):
-    return ("align.yaml", name) if name in OVERLAYS else (name,)
+    return (OVERLAYS[name], name) if name in OVERLAYS else (name,)
 
 
 def nodes(content):

@@ -30,7 +30,7 @@ def slices(root, tmp_path, monkeypatch):
         (tmp_path / "list.json").write_text(json.dumps(records))
         parser = ConfigParser({"image_channels": channels})
         parser.read_config("configs/pictures.yaml")
-        parser["image_channels"] = channels
+        parser["image_channels"], parser["image_size"] = channels, 128
         transform = parser.get_parsed_content(pipeline)
         return picture_slices(role, tmp_path / "list.json", SEX, transform, tmp_path / "cache")
 

@@ -131,6 +131,7 @@ def files(record):
 def pipeline(root):
     parser = ConfigParser({"bundle_root": str(root)})
     parser.update(parser.load_config_file(root / "configs" / "cohort_tcga_lgg.yaml"))
+    parser["image_size"] = 128
     return parser.get_parsed_content("slice_preprocessing")
 
 

@@ -67,7 +67,7 @@ def transforms():
     """Those of the config, at this side."""
     parser = ConfigParser({"image_channels": 1})
     parser.read_config("configs/pictures.yaml")
-    parser["image_channels"] = 1
+    parser["image_channels"], parser["image_size"] = 1, 128
     kinds = {"picture": "slice_preprocessing", "volume": "nifti_preprocessing", "dicom": "dicom_preprocessing"}
     found = {}
     for kind, name in kinds.items():
