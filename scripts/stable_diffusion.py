@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from ignite.engine import Events
 from monai.bundle import ConfigParser
 from monai.engines import SupervisedTrainer
 from tqdm import tqdm
@@ -95,7 +96,7 @@ def _run(base: Path, size: int, name: str, dtype: torch.dtype | None, folder: Pa
         started = time.perf_counter()
         bar.update()
 
-    trainer.add_event_handler("iteration_completed", note)
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, note)
     trainer.run()
     steady = np.array(seconds[ITERATIONS // 10 :])
     peak = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else None
