@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bundle.errors import InputError
@@ -38,32 +39,18 @@ class StoredImages:
         rows = places if isinstance(places, slice) else np.asarray(places)
         return torch.from_numpy(np.array(self._file()[rows])).float() / 255
 
-    def _file(self) -> np.ndarray:
+    def _file(self) -> NDArray[np.uint8]:
         """Opened anew each time: pages that were looked at go back when the mapping ends."""
-        try:
-            return np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.path}: damaged ({error}); delete it and run the job again") from error
-
-
-class ByteImages:
-    """Images in memory as bytes, (N, C, H, W) uint8, a quarter of what they take as numbers."""
-
-    def __init__(self, pixels: Tensor):
-        self.pixels = pixels
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def __getitem__(self, places: Places) -> Tensor:
-        return self.pixels[places if isinstance(places, slice) else torch.as_tensor(places)].float() / 255
+        return mapped(self.path)
 
 
 class Some:
-    """Chosen ones of other images, in the order of ``places`` (B,)."""
+    """Chosen ones of other images, in the order of ``places`` (B,); none is copied before it is asked for."""
 
-    def __init__(self, images: Images, places: Sequence[int] | np.ndarray):
-        self.images, self.places = images, np.asarray(places)
+    def __init__(self, images: Images, places: Sequence[int] | NDArray[np.integer]):
+        places = np.asarray(places, dtype=np.int64)
+        further = isinstance(images, Some)
+        self.images, self.places = (images.images, images.places[places]) if further else (images, places)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -77,8 +64,29 @@ def as_bytes(images: Tensor) -> Tensor:
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
+def kept_images(batches: Callable[[], Iterable[Tensor]], number: int, path: str | Path) -> StoredImages:
+    """The images of a file, which is made from ``batches()`` where it is not there yet."""
+    return StoredImages(path) if Path(path).is_file() else write_images(batches(), number, path)
+
+
 def write_images(batches: Iterable[Tensor], number: int, path: str | Path) -> StoredImages:
-    """Write ``number`` images (C, H, W) in [0, 1], given in batches, as bytes; the file appears once it is whole."""
+    """Write ``number`` images (C, H, W) in [0, 1], given in batches, as bytes."""
+    return StoredImages(write_array((as_bytes(batch).cpu().numpy() for batch in batches), number, path))
+
+
+def mapped(path: str | Path) -> np.ndarray:
+    """An array of which a page is read when it is looked at; changes stay in memory. Raises InputError if damaged."""
+    try:
+        return np.load(path, mmap_mode="c", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged ({error}); delete it and run the job again") from error
+
+
+def write_array(batches: Iterable[np.ndarray], number: int, path: str | Path) -> Path:
+    """Write ``number`` rows, given in batches of which one is in memory at a time; the file appears once it is whole.
+
+    Raises ValueError for another number.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
@@ -86,20 +94,20 @@ def write_images(batches: Iterable[Tensor], number: int, path: str | Path) -> St
         with partial.open("wb") as stream:
             written = _write_all(batches, number, stream)
         if written != number:
-            raise ValueError(f"{path}: {written} images where {number} were announced")
+            raise ValueError(f"{path}: {written} rows where {number} were announced")
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    return StoredImages(path)
+    return path
 
 
-def _write_all(batches: Iterable[Tensor], number: int, stream: BinaryIO) -> int:
+def _write_all(batches: Iterable[np.ndarray], number: int, stream: BinaryIO) -> int:
     written = 0
     for batch in batches:
-        content = as_bytes(batch).cpu().contiguous().numpy()
         if not written:
-            header = {"descr": "|u1", "fortran_order": False, "shape": (number, *content.shape[1:])}
+            kind = np.lib.format.dtype_to_descr(batch.dtype)
+            header = {"descr": kind, "fortran_order": False, "shape": (number, *batch.shape[1:])}
             np.lib.format.write_array_header_1_0(stream, header)
-        stream.write(content.tobytes())
-        written += len(content)
+        stream.write(batch.tobytes())
+        written += len(batch)
     return written

@@ -33,7 +33,7 @@ from bundle.evaluation.prevalence import (
 from bundle.evaluation.readings import Instruments, Readings, read
 from bundle.evaluation.representation import REJECTED
 from bundle.generation import Draws, draw
-from bundle.images import ByteImages, Images
+from bundle.images import Images
 from bundle.prompts import neutral_caption
 from scripts.jobs import markdown, read_json, replace_section, start, write_json
 from scripts.results import RESULTS, percent
@@ -292,7 +292,7 @@ def _people(evaluation: Any) -> Judged:
     slices = evaluation.validation.where(lambda row: neutral_caption(row) in texts).per_subject(1)
     decoded = _seen(evaluation, evaluation.maker.decoded(slices, "slices"), "decoded")
     sex, trait = evaluation.attribute.indices(slices.rows), decoded.read["trait"]
-    plain = _seen(evaluation, ByteImages(slices.images), "plain")
+    plain = _seen(evaluation, slices.images, "plain")
     threshold = float(np.mean([trait[sex == group].mean() for group in (0, 1)]))
     return Judged(slices, {"decoded": decoded, "plain": plain}, threshold)
 

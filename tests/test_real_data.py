@@ -113,7 +113,7 @@ def test_a_network_that_reads_the_site_is_found_out():
     persons = [{"subject": f"p{i}", "site": "DU" if i % 3 else "HT"} for i in range(120)]
     truth = np.array([rng.random() < (0.9 if person["site"] == "HT" else 0.1) for person in persons]).astype(int)
     site = np.array([person["site"] == "HT" for person in persons])
-    slices = Slices(torch.randint(0, 255, (120, 1, 16, 16), dtype=torch.uint8), persons)
+    slices = Slices(torch.randint(0, 255, (120, 1, 16, 16)) / 255, persons)
     fold = {person["subject"]: number % 5 for number, person in enumerate(persons)}
     found = real_data.shortcuts(site + 0.01 * rng.random(120), truth, slices, fold)
     assert found["site alone"].value > 0.8

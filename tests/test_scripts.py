@@ -7,7 +7,17 @@ import json
 import pytest
 
 from bundle.errors import check_overrides
-from scripts import benchmark, composition, fairness, generation, jobs, make_weights, overhead, results
+from scripts import (
+    benchmark,
+    composition,
+    fairness,
+    generation,
+    jobs,
+    make_weights,
+    overhead,
+    results,
+    stable_diffusion,
+)
 from scripts.make_weights import STAGES, stage_command
 
 # --- commands and documents ----------------------------------------------------------------------------------------
@@ -453,6 +463,19 @@ def test_the_composition_table():
     assert lines[4].startswith("| after the alignment | 60.0 % [50.0, 70.0] | aligned | 0.300 [0.200, 0.400] | 0.100")
     ceiling = "| ceiling: real people | - | - | 0.300 [0.200, 0.400] | 0.100 [0.000, 0.200] | 0.800 [0.700, 0.900] |"
     assert lines[5] == ceiling
+
+
+def test_the_table_of_a_large_pipeline():
+    def run(precision, losses, not_finite):
+        speed = {"seconds": 0.5, "images_per_second": 16.0, "peak_gb": 12.25}
+        return {"size": 256, "precision": precision, "losses": losses, "not_finite": not_finite, **speed}
+
+    runs = [run("fp32", [9.0, 2.0] + [1.0] * 10, []), run("fp16", [9.0, 2.0] + [1.02] * 10, [1, 2])]
+    result = {"device": "a card", "date": "2026-01-02", "iterations": 12, "runs": runs}
+    lines = stable_diffusion.stable_diffusion_table(result).splitlines()
+    assert lines[2] == "| 256 px | fp32 | 0.5 s | 16.0 | 12.25 GB | 0 | 1 (+0.0 %) |"
+    assert lines[3] == "| 256 px | fp16 | 0.5 s | 16.0 | 12.25 GB | 2, the last is 2 | 1.02 (+2.0 %) |"
+    assert lines[-1] == "2026-01-02, a card; 12 iterations from one seed, batches of 8."
 
 
 def test_the_budget_table():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ignite.distributed as idist
 import numpy as np
@@ -22,37 +24,41 @@ from tqdm import tqdm
 from bundle.attributes import Attribute
 from bundle.cohorts.record import Record
 from bundle.errors import InputError
-from bundle.files import read_tensors, write_tensors
-from bundle.images import as_bytes
+from bundle.files import write_whole
+from bundle.images import Images, Places, Some, StoredImages, as_bytes, kept_images, mapped, write_array, write_images
 from bundle.weights import digest
+
+if TYPE_CHECKING:
+    from bundle.networks.latent import LatentAutoencoder
 
 MIN_LESION_PIXELS = 12
 EDEMA, ENHANCING, LABELS = (2,), (3, 4), 4  # of a BraTS segmentation, and its highest label; enhancing was 4 until 2023
 PATHS = ("t1", "t1ce", "t2", "flair", "seg", "image")  # columns of a record that are no facts
-FORMAT = 2  # of the kept files: another one makes them anew
+BATCH_SIZE = 64
+FORMAT = 3  # of the kept files: another one makes them anew
 
 
 @dataclass(frozen=True)
 class Slices:
-    """``images`` (N, C, H, W) uint8 and one row of facts per slice: the record's columns, and of a slice of a volume
-    ``modality``, ``level``, ``lesion`` and ``side``."""
+    """Images (N, C, H, W) in [0, 1], on disk as a rule, and one row of facts per slice: the record's columns, and of a
+    slice of a volume ``modality``, ``level``, ``lesion`` and ``side``."""
 
-    images: Tensor
+    images: Images
     rows: list[dict]
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def pixels(self, index: Tensor | slice = slice(None)) -> Tensor:
-        """Images in [0, 1], float32."""
-        return self.images[index].float() / 255
+    def pixels(self, places: Places = slice(None)) -> Tensor:
+        """Images in [0, 1], float32, in memory."""
+        return self.images[places]
 
     def where(self, keep: Callable[[Mapping], bool]) -> Slices:
         """The slices whose row satisfies ``keep``."""
         return self.at([i for i, row in enumerate(self.rows) if keep(row)])
 
     def first(self, number: int) -> Slices:
-        return Slices(self.images[:number], self.rows[:number])
+        return self.at(range(min(number, len(self))))
 
     def per_subject(self, number: int) -> Slices:
         """``number`` slices of each subject; from one subject to the next others, so that all kinds of slices serve."""
@@ -85,11 +91,19 @@ class Slices:
 
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that depend on every image."""
-        return hashlib.sha256(self.images.numpy().tobytes()).hexdigest()[:16]
+        content = hashlib.sha256()
+        for part in _parts(len(self)):
+            content.update(as_bytes(self.pixels(part)).numpy().tobytes())
+        return content.hexdigest()[:16]
 
     def at(self, places: Sequence[int]) -> Slices:
         """The slices at these places."""
-        return Slices(self.images[places], [self.rows[i] for i in places])
+        return Slices(Some(self.images, places), [self.rows[i] for i in places])
+
+
+def _parts(number: int, label: str | None = None) -> Iterable[Tensor]:
+    """The numbers below ``number`` in batches, behind a bar where it has a label."""
+    return tqdm(torch.arange(number).split(BATCH_SIZE), label, unit="batch", leave=False, disable=label is None)
 
 
 def volume_slices(
@@ -126,26 +140,40 @@ def file_slices(
     "seg"}, or one picture {"image"} of shape (C, H, W).
 
     ``rows`` holds for every file what is known of each of its slices. All cores work, a bar shows progress, and the
-    result is kept in one file of ``cache_dir``, named by MONAI's hash of all that it depends on, the files' sizes and
-    dates included.
+    result is kept in two files of ``cache_dir``, named by MONAI's hash of all that it depends on, the files' sizes and
+    dates included; of the images there are never more in memory than the cores work on.
     """
     if isinstance(transform, Randomizable):
         transform.set_random_state(0)  # a Compose carries a generator, whose state would make the key follow the seed
     stamps = [[_stamp(path) for path in item.values()] for item in files]
     key = pickle_hashing([list(files), stamps, list(rows), transform, FORMAT]).decode()
-    path = Path(cache_dir) / f"slices_{key}.pt"
-    if path.is_file():
-        return Slices(**read_tensors(path))
+    images, facts = (Path(cache_dir) / f"slices_{key}.{kind}" for kind in ("npy", "json"))
+    if not (images.is_file() and facts.is_file()):
+        found: list[dict] = []
+
+        def shown() -> Iterator[Tensor]:
+            for known, item in zip(rows, _loaded(files, transform, label), strict=True):
+                found.extend({**row, **more} for row, more in zip(known, item["found"], strict=True))
+                yield item["image"]
+
+        write_images(shown(), sum(map(len, rows)), images)
+        write_whole(facts, json.dumps(found).encode())
+    return Slices(StoredImages(images), _read_rows(facts))
+
+
+def _loaded(files: Sequence[Mapping[str, str]], transform: Callable, label: str) -> Iterable[dict]:
+    """What becomes of each file, in their order."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     stream = torch.Generator()  # torch's own must not depend on whether the slices were there already
-    loader = DataLoader(Dataset(files, _Quantised(transform)), batch_size=None, num_workers=cores, generator=stream)
-    images, described = [], []
-    for known, item in zip(rows, tqdm(loader, desc=label, unit="file", leave=False), strict=True):
-        images.append(item["image"])
-        described.extend({**row, **found} for row, found in zip(known, item["found"], strict=True))
-    made = {"images": torch.cat(images), "rows": described}
-    write_tensors(made, path)
-    return Slices(**made)
+    loader = DataLoader(Dataset(files, _Described(transform)), batch_size=None, num_workers=cores, generator=stream)
+    return tqdm(loader, desc=label, unit="file", leave=False)
+
+
+def _read_rows(path: Path) -> list[dict]:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: damaged ({error}); delete it and run the job again") from error
 
 
 def _stamp(path: str) -> tuple[int, int]:
@@ -153,8 +181,8 @@ def _stamp(path: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-class _Quantised:
-    """A transform whose images are kept as bytes, (slices, C, H, W), and whose segmentation is kept as facts."""
+class _Described:
+    """A transform whose images are (slices, C, H, W), and whose segmentation is kept as facts."""
 
     def __init__(self, transform: Callable):
         self.transform = transform
@@ -162,11 +190,10 @@ class _Quantised:
     def __call__(self, item: dict) -> dict:
         data = self.transform(item)
         image = convert_to_tensor(data["image"], track_meta=False)
-        kept = as_bytes(image)
         if "seg" not in item:
-            return {"image": kept[None], "found": [{}]}
+            return {"image": image[None], "found": [{}]}
         seg = convert_to_tensor(data["seg"], track_meta=False)
-        return {"image": kept[:, None], "found": [_found(*both) for both in zip(image, seg, strict=True)]}
+        return {"image": image[:, None], "found": [_found(*both) for both in zip(image, seg, strict=True)]}
 
 
 def _found(image: Tensor, seg: Tensor) -> dict:
@@ -196,20 +223,28 @@ def _centroid(mask: Tensor, columns: Tensor) -> Tensor:
 
 
 @idist.one_rank_first()  # the others find what it has made
-def encoded(slices: Slices, encoder: nn.Module, cache_dir: str | Path, batch_size: int = 64) -> Tensor:
+def encoded(slices: Slices, encoder: nn.Module, cache_dir: str | Path) -> Tensor:
     """Latents (N, C, h, w) of slices: posterior means by ``encoder.encode``, kept on disk after the first time.
 
-    The file is named by a digest of the images and of the encoder's weights.
+    The file is named by a digest of the images and of the encoder's weights, and read where a latent is asked for.
     """
-    path = Path(cache_dir) / f"latents_{slices.fingerprint()}_{digest(encoder)}.pt"
-    if path.is_file():
-        return read_tensors(path)
-    device = next(encoder.parameters()).device
-    batches = tqdm(torch.arange(len(slices)).split(batch_size), desc="latents", unit="batch", leave=False)
-    with torch.no_grad():
-        latents = torch.cat([encoder.encode(slices.pixels(index).to(device)).cpu() for index in batches])
-    write_tensors(latents, path)
-    return latents
+    path = Path(cache_dir) / f"latents_{slices.fingerprint()}_{digest(encoder)}.npy"
+    if not path.is_file():
+        device = next(encoder.parameters()).device
+        parts = (slices.pixels(part).to(device) for part in _parts(len(slices), "latents"))
+        with torch.no_grad():
+            write_array((encoder.encode(images).cpu().numpy() for images in parts), len(slices), path)
+    return torch.from_numpy(mapped(path))
+
+
+@idist.one_rank_first()  # the others find what it has made
+def reconstructed(
+    slices: Slices, autoencoder: LatentAutoencoder, cache_dir: str | Path, label: str = "slices"
+) -> StoredImages:
+    """Slices through the autoencoder, what a perfect denoiser would show; kept on disk as latents are."""
+    path = Path(cache_dir) / f"decoded_{slices.fingerprint()}_{digest(autoencoder)}.npy"
+    parts = _parts(len(slices), f"{label} through the autoencoder")
+    return kept_images(lambda: (autoencoder.reconstruct(slices.pixels(part)) for part in parts), len(slices), path)
 
 
 def with_proportions(slices: Slices, attribute: Attribute, written: Mapping[str, float] | None, number: int) -> Slices:
@@ -244,4 +279,4 @@ def oversampled(slices: Slices, attribute: Attribute, written: Mapping[str, floa
     total = max(len(found) / share for found, share in zip(members, shares, strict=True) if share > 0)
     repeated = [np.resize(found, round(total * share)) for found, share in zip(members, shares, strict=True)]
     index = np.sort(np.concatenate([np.flatnonzero(groups < 0), *repeated]))
-    return Slices(slices.images[torch.from_numpy(index)], [slices.rows[i] for i in index.tolist()])
+    return slices.at(index.tolist())

@@ -35,7 +35,7 @@ from bundle.evaluation.readings import Instruments, read
 from bundle.evaluation.report import package_versions, write_json
 from bundle.files import write_whole
 from bundle.generation import Draws, Sampler, draw
-from bundle.images import ByteImages, Images
+from bundle.images import Images
 from bundle.networks.latent import LatentAutoencoder
 from bundle.weights import digest
 
@@ -67,7 +67,7 @@ class FairnessEvaluation:
         real_training: slices of other subjects, on which the real classifier learns.
         spaces: name -> image features.
         probe: of the latents and contexts of ``asked``.
-        fit: trains a classifier of the finding, (images=(N, C, H, W) uint8, labels=(N,), device=..., label=...) ->
+        fit: trains a classifier of the finding, (images=Images, labels=(N,), device=..., label=...) ->
             network, images (B, C, H, W) in [0, 1] to logits (B, 2).
         images_dir: where generated images are kept, named by what they depend on: evaluations can share it.
         reference: "decoded" compares images with real slices that went through the autoencoder, "plain" with the slices
@@ -174,27 +174,26 @@ class FairnessEvaluation:
         if self.reference == "decoded":
             real = decoded
         else:
-            real = read(ByteImages(self.real.images), instruments, subjects, label="reading real slices")
+            real = read(self.real.images, instruments, subjects, label="reading real slices")
         return Seen(made, real, halves(decoded).second)
 
     def _score(self, images: Images) -> None:
         """Probabilities of the finding on real slices and on generated images, by two classifiers."""
-        pixels = torch.cat([(images[part] * 255).round().to(torch.uint8) for part in _parts(len(images))])
         learned, known = (
-            self._learn("generated images", pixels, self.asked),
+            self._learn("generated images", images, self.asked),
             self._learn("real slices", self.real_training.images, self.real_training),
         )
-        real = ByteImages(self.real.images)
+        real = self.real.images
         self.kept["generated_to_real"] = _probabilities(learned, real, self._device)
         self.kept["real_to_generated"] = _probabilities(known, images, self._device)
         decoded = self.maker.decoded(self.asked, "the prompts' slices")
         self.kept["real_to_decoded"] = _probabilities(known, decoded, self._device)
         self.kept["real_to_real"] = _probabilities(known, real, self._device)
 
-    def _learn(self, what: str, pixels: Tensor, slices: Slices) -> nn.Module:
-        """A classifier of the finding of ``slices``, from images (N, C, H, W) uint8 that show it."""
+    def _learn(self, what: str, images: Images, slices: Slices) -> nn.Module:
+        """A classifier of the finding of ``slices``, from images that show it."""
         labels, label = self.finding.labels(slices.rows), f"learning from {what}"
-        return self.fit(images=pixels, labels=labels, device=self._device, label=label)
+        return self.fit(images=images, labels=labels, device=self._device, label=label)
 
     @cached_property
     def _device(self) -> torch.device:

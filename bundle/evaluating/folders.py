@@ -23,7 +23,6 @@ from bundle.evaluating.writing import write
 from bundle.evaluation.likeness import Texts
 from bundle.evaluation.readings import Instruments, Readings, read
 from bundle.evaluation.representation import People
-from bundle.images import ByteImages
 from bundle.weights import digest
 
 
@@ -88,12 +87,12 @@ class FolderEvaluation:
             weights={"judge": digest(self.judge)},
             judge_training_known=self.trained_on is not None,
         )
-        training = ByteImages(self.training.images) if self.training and self.show_closest else None
+        training = self.training.images if self.training and self.show_closest else None
         write(made, self.output_dir, sides, texts, training)
         return made
 
     def _look(self, folder: str, names: Sequence[str], label: str) -> Readings:
-        shape = self.real.images.shape[1:]
+        shape = self.real.pixels(slice(1)).shape[1:]
         images = read_pictures(folder, names, self.transforms, self.cache_dir, shape)
         return read(images, self.instruments, label=f"reading {label}")
 
@@ -134,7 +133,7 @@ class FolderEvaluation:
     def _read(self, slices: Slices, label: str, instruments: Instruments | None = None) -> Readings:
         groups = self.attribute.indices(slices.rows)
         instruments = self.instruments if instruments is None else instruments
-        return read(ByteImages(slices.images), instruments, slices.subjects(), groups, f"reading {label}")
+        return read(slices.images, instruments, slices.subjects(), groups, f"reading {label}")
 
     def _prompts(self, files: Sequence[str]) -> tuple[list[str], NDArray | None]:
         """The distinct prompts, and the index of each file's; nothing without a table of them."""

@@ -29,7 +29,7 @@ from bundle.evaluation.prevalence import judge_rates
 from bundle.evaluation.readings import Instruments, Readings, read
 from bundle.evaluation.representation import People
 from bundle.generation import Draws, Sampler, draw
-from bundle.images import ByteImages, Images
+from bundle.images import Images
 from bundle.networks.classifier import AttributeClassifier
 from bundle.networks.latent import LatentAutoencoder
 from bundle.prompts import neutral_caption
@@ -143,7 +143,7 @@ class Evaluation:
             weights={name: digest(network) for name, network in {**self.denoisers, "judge": self.judge}.items()},
             judge_training_known=True,
         )
-        training = ByteImages(self.training.images) if self.training and self.show_closest else None
+        training = self.training.images if self.training and self.show_closest else None
         write(found, self.output_dir, sides, self.captions.texts, training)
         return found
 
@@ -178,7 +178,7 @@ class Evaluation:
         known = self.people_slices
         label, groups = "validation slices", self.attribute.indices(known.rows)
         seen = read(self.maker.decoded(known, label), self.instruments, known.subjects(), groups, f"reading {label}")
-        plain = read(ByteImages(known.images), self.judging, known.subjects(), groups, f"judging plain {label}")
+        plain = read(known.images, self.judging, known.subjects(), groups, f"judging plain {label}")
         people, probe = with_second_judge(People(tuple(self.attribute.groups), seen), self.own_space)
         return Assessment(
             attribute=self.attribute,
@@ -202,7 +202,7 @@ class Evaluation:
         """Real slices as they are, in some feature spaces."""
         chosen = Instruments({}, {name: self.spaces[name] for name in spaces})
         groups = self.attribute.indices(slices.rows)
-        return read(ByteImages(slices.images), chosen, slices.subjects(), groups, f"reading {label}")
+        return read(slices.images, chosen, slices.subjects(), groups, f"reading {label}")
 
     def _described(self, slices: Slices) -> NDArray[np.int64]:
         """Index of the prompt that describes each slice, (N,); -1 where none does."""

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from bundle.cohorts.slices import Slices
+from bundle.cohorts.slices import Slices, reconstructed
 from bundle.generation import Draws, Sampler
-from bundle.images import StoredImages, write_images
+from bundle.images import StoredImages, kept_images
 from bundle.networks.latent import LatentAutoencoder
 from bundle.weights import digest
 
@@ -47,9 +47,7 @@ class Maker:
 
     def decoded(self, slices: Slices, label: str) -> StoredImages:
         """Slices through the autoencoder: what a perfect denoiser would show."""
-        key = hashlib.sha256(f"{slices.fingerprint()} {digest(self.autoencoder)}".encode()).hexdigest()
-        parts = _batches(len(slices), f"{label} through the autoencoder")
-        return self._kept(key, len(slices), lambda: (self.autoencoder.reconstruct(slices.pixels(p)) for p in parts))
+        return reconstructed(slices, self.autoencoder, self.folder, label)
 
     def renoised(self, denoiser: nn.Module, slices: Slices, draws: Draws, strength: float, label: str) -> StoredImages:
         """Slices noised and denoised again, with the prompts and the noise of the draws."""
@@ -71,8 +69,7 @@ class Maker:
         return key.hexdigest()
 
     def _kept(self, key: str, number: int, batches: Callable[[], Iterable[Tensor]]) -> StoredImages:
-        path = Path(self.folder) / f"{key[:16]}.npy"
-        return StoredImages(path) if path.is_file() else write_images(batches(), number, path)
+        return kept_images(batches, number, Path(self.folder) / f"{key[:16]}.npy")
 
 
 def _batches(number: int, label: str) -> Iterable[Tensor]:

@@ -10,6 +10,8 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
+from bundle.images import Images
+
 
 class AttributeClassifier(nn.Module):
     """A MONAI classification network with a calibration temperature.
@@ -44,7 +46,7 @@ class AttributeClassifier(nn.Module):
 
     @torch.no_grad()
     def predict(
-        self, images: Tensor, subjects: Sequence[str] | None = None, batch_size: int = 64, first: int = 0
+        self, images: Images, subjects: Sequence[str] | None = None, batch_size: int = 64, first: int = 0
     ) -> Tensor:
         """Probabilities (N, G) on the CPU of any number of images, in batches, in eval mode.
 
@@ -53,7 +55,8 @@ class AttributeClassifier(nn.Module):
         """
         self.eval()
         device = self.temperature.device
-        return torch.cat([self.probabilities(batch.to(device)).cpu() for batch in images.split(batch_size)])
+        parts = torch.arange(len(images)).split(batch_size)
+        return torch.cat([self.probabilities(images[part].to(device)).cpu() for part in parts])
 
     def divide(self, subjects: Sequence[str]) -> list[list[str]]:
         """For each member the subjects that it may judge: here there is one, for all."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from bundle.images import Images
 from bundle.randomness import generator, local_part
 
 
@@ -109,16 +110,16 @@ class DenoisingBatch:
 
 
 class ImageDataset(Dataset):
-    """Images (N, 1, H, W) uint8 with their labels (N,), and perhaps the same images through the autoencoder."""
+    """Images with their labels (N,), and perhaps the same images through the autoencoder."""
 
-    def __init__(self, images: Tensor, labels: Tensor | None = None, decoded: Tensor | None = None):
+    def __init__(self, images: Images, labels: Tensor | None = None, decoded: Images | None = None):
         self.images, self.labels, self.decoded = images, labels, decoded
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index) -> dict:
-        item = {"image": self.images[index].float() / 255}
+        item = {"image": self.images[index]}
         return item if self.labels is None else {**item, "label": self.labels[index]}
 
 
@@ -151,7 +152,7 @@ class ImageDraw:
         index, decoded, gain, mirrored, shifts = map(local_part, (index, decoded, gain, mirrored, shifts))
         item = self.dataset[index]
         if self.dataset.decoded is not None:
-            item["image"][decoded] = self.dataset.decoded[index[decoded]].float() / 255
+            item["image"][decoded] = self.dataset.decoded[index[decoded]]
         item["image"] = (item["image"] * gain).clamp(0, 1)
         item["image"][mirrored] = item["image"][mirrored].flip(-1)
         if self.shift:

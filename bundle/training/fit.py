@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from bundle.errors import InputError
+from bundle.images import Images, Some
 from bundle.training.draws import Batches, ImageDataset, ImageDraw
 from bundle.training.tracking import Progress
 
@@ -24,7 +25,7 @@ JITTER, SHIFT = 0.15, 6  # as for the attribute's classifiers; no mirroring: the
 
 def fit_classifier(
     build: Callable[[], nn.Module],
-    images: Tensor,
+    images: Images,
     labels: np.ndarray | Tensor,
     iterations: int,
     batch_size: int,
@@ -34,7 +35,7 @@ def fit_classifier(
     amp: bool = False,
     label: str = "classifier",
 ) -> nn.Module:
-    """A classifier trained from random weights on images (N, C, H, W) uint8 and labels (N,); -1 is left out.
+    """A classifier trained from random weights on images and labels (N,); -1 is left out.
 
     ``build`` makes the network, images in [0, 1] to logits (N, K). Its weights, and all that is drawn, depend on
     ``seed`` alone. Classes count alike however rare they are. Returned in eval mode, without gradients.
@@ -42,8 +43,8 @@ def fit_classifier(
     Raises InputError where the labels are of fewer than two classes.
     """
     labels = torch.as_tensor(labels)
-    known = labels >= 0
-    images, labels = images[known], labels[known]
+    known = np.flatnonzero(labels >= 0)
+    images, labels = Some(images, known), labels[known]
     network = _initial(build, seed).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=learning_rate, total_steps=iterations + 1)
@@ -71,7 +72,7 @@ def fit_classifier(
 
 def fit_probe(
     features: Callable[[Tensor], Tensor],
-    images: Tensor,
+    images: Images,
     labels: np.ndarray | Tensor,
     strength: float = 0.01,
     device: torch.device | str = "cpu",
@@ -83,12 +84,12 @@ def fit_probe(
     Images, labels, classes and errors as for :func:`fit_classifier`.
     """
     labels = torch.as_tensor(labels)
-    known = labels >= 0
+    known = np.flatnonzero(labels >= 0)
     if len(balanced(labels[known], label)) != 2:
         raise InputError(f"{label}: {int(labels.max()) + 1} classes; a probe tells two apart, take the network")
     with torch.no_grad():
-        parts = [features(part.float().to(device) / 255).cpu() for part in images[known].split(BATCH_SIZE)]
-    seen = torch.cat(parts).double().numpy()
+        parts = torch.from_numpy(known).split(BATCH_SIZE)
+        seen = torch.cat([features(images[part].to(device)).cpu() for part in parts]).double().numpy()
     fitted = make_pipeline(
         StandardScaler(), LogisticRegression(C=strength, class_weight="balanced", max_iter=1000)
     ).fit(seen, labels[known].numpy())

@@ -20,6 +20,7 @@ from bundle.conditioning import Clip
 from bundle.errors import InputError
 from bundle.files import file_digest, write_whole
 from bundle.generation import Draws, Sampler
+from bundle.images import Images, Some, as_bytes
 from bundle.training.grids import write_sheet
 from bundle.weights import save_weights
 
@@ -48,11 +49,6 @@ def record_release(path: Path, command: str, figures: dict) -> None:
     print(f"{path}: " + ", ".join(f"{k} {v}" for k, v in rounded.items()))
 
 
-def reconstructions(autoencoder: LatentAutoencoder, slices: Slices) -> Tensor:
-    """Slices through the autoencoder, (N, 1, H, W) uint8."""
-    return (autoencoder.reconstruct(slices.pixels()) * 255).round().to(torch.uint8)
-
-
 def _some(number: int, at_most: int = 1024) -> Tensor:
     """Places of slices drawn at random, always the same; every n-th slice would be of one modality or level."""
     return torch.randperm(number, generator=torch.Generator().manual_seed(0))[:at_most]
@@ -66,9 +62,9 @@ def release_autoencoder(
     device = autoencoder.mean.device
     sample = _some(len(train)).split(64)
     autoencoder.standardise(train.pixels(part).to(device) for part in sample)
-    shown = held_out.first(512)
-    error = (reconstructions(autoencoder, shown).float() / 255 - shown.pixels()).abs()
-    inside = shown.images > 0
+    shown = held_out.pixels(slice(512))
+    error = (as_bytes(autoencoder.reconstruct(shown)) / 255 - shown).abs()
+    inside = shown > 0
     saved = save_weights(autoencoder, path)
     mse = error.square().flatten(1).mean(1)
     figures = {"l1_inside_head": float(error[inside].mean()), "psnr_db": float((-10 * mse.log10()).mean())}
@@ -80,17 +76,16 @@ def release_classifier(
     attribute: Attribute,
     slices: Slices,
     held_out: Slices,
-    autoencoder: LatentAutoencoder,
+    decoded: Images,
     path: str,
     command: str,
 ) -> None:
-    """Calibrate on decoded held-out slices, write the weights and whose ``slices`` they were trained on; accuracy and
-    AUC on plain and decoded ones."""
+    """Calibrate on ``decoded``, the held-out slices through the autoencoder, and write the weights and whose ``slices``
+    they were trained on; accuracy and AUC on plain and decoded ones."""
     labels = torch.from_numpy(attribute.indices(held_out.rows))
-    known = labels >= 0
-    decoded = reconstructions(autoencoder, held_out)[known].float() / 255
-    plain, labels = held_out.pixels()[known], labels[known]
-    calibrating, measuring = _divided(np.array(held_out.subjects())[known.numpy()])
+    known = np.flatnonzero(labels >= 0)
+    plain, decoded, labels = Some(held_out.images, known), Some(decoded, known), labels[known]
+    calibrating, measuring = _divided(np.array(held_out.subjects())[known])
     probabilities = classifier.predict(decoded)[calibrating]
     classifier.calibrate(probabilities.clamp_min(1e-12).log(), labels[calibrating])
     saved = save_weights(classifier, path)

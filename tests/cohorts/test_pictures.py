@@ -13,6 +13,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from bundle.attributes import Attribute
 from bundle.cohorts import picture_slices
 from bundle.errors import InputError
+from bundle.images import as_bytes
 
 SEX = Attribute("sex", ["female", "male"])
 
@@ -38,6 +39,11 @@ def slices(root, tmp_path, monkeypatch):
     return make
 
 
+def levels(slices):
+    """What is shown, (N, C, H, W) from 0 to 255."""
+    return as_bytes(slices.pixels())
+
+
 def half(shape, dtype=np.uint8, bright=200):
     """Dark above, bright below."""
     values = np.zeros(shape, dtype)
@@ -50,9 +56,9 @@ def test_a_wide_picture_keeps_its_middle_and_its_orientation(slices):
     values[:, :20] = values[:, 60:] = 255  # cut away
     Image.fromarray(values).save(slices.folder / "a.png")
     made = slices("a.png")
-    assert made.images.shape == (1, 1, 128, 128)
-    assert made.images[0, 0, :60].max() == 0
-    assert (made.images[0, 0, 70:] == 200).all()
+    assert levels(made).shape == (1, 1, 128, 128)
+    assert levels(made)[0, 0, :60].max() == 0
+    assert (levels(made)[0, 0, 70:] == 200).all()
     assert (made.rows[0]["caption"], made.rows[0]["subject"]) == ("x", "p0")
     assert "image" not in made.rows[0]
 
@@ -61,14 +67,14 @@ def test_colour_is_kept_or_made_grey(slices):
     Image.fromarray(np.stack([half((40, 40)), half((40, 40)) // 2, half((40, 40)) * 0], -1)).save(
         slices.folder / "a.png"
     )
-    assert slices("a.png", channels=3).images[0, :, 100, 64].tolist() == [200, 100, 0]
+    assert levels(slices("a.png", channels=3))[0, :, 100, 64].tolist() == [200, 100, 0]
     # ITU-R 601: .299 * 200 + .587 * 100
-    assert int(slices("a.png").images[0, 0, 100, 64]) == pytest.approx(0.299 * 200 + 0.587 * 100, abs=1)
+    assert int(levels(slices("a.png"))[0, 0, 100, 64]) == pytest.approx(0.299 * 200 + 0.587 * 100, abs=1)
 
 
 def test_grey_and_palette_pictures_serve_colour_too(slices):
     Image.fromarray(half((40, 40))).convert("P").save(slices.folder / "a.png")
-    assert slices("a.png", channels=3).images[0, :, 100, 64].tolist() == [200] * 3
+    assert levels(slices("a.png", channels=3))[0, :, 100, 64].tolist() == [200] * 3
 
 
 def dicom(path, values, number=0, series=None, photometric="MONOCHROME2"):
@@ -90,16 +96,16 @@ def dicom(path, values, number=0, series=None, photometric="MONOCHROME2"):
 def test_dicom_of_twelve_bits(slices):
     dicom(slices.folder / "a.dcm", half((40, 60), np.uint16, 3000))
     made = slices("a.dcm", pipeline="dicom_preprocessing")
-    assert made.images.shape == (1, 1, 128, 128)
-    assert made.images[0, 0, :60].max() == 0
-    assert (made.images[0, 0, 70:] == 255).all()
+    assert levels(made).shape == (1, 1, 128, 128)
+    assert levels(made)[0, 0, :60].max() == 0
+    assert (levels(made)[0, 0, 70:] == 255).all()
 
 
 def test_dicom_whose_high_values_are_dark_is_turned_round(slices):
     dicom(slices.folder / "a.dcm", 3000 - half((40, 60), np.uint16, 3000), photometric="MONOCHROME1")
     made = slices("a.dcm", pipeline="dicom_preprocessing")
-    assert made.images[0, 0, :60].max() == 0
-    assert (made.images[0, 0, 70:] == 255).all()
+    assert levels(made)[0, 0, :60].max() == 0
+    assert (levels(made)[0, 0, 70:] == 255).all()
 
 
 def test_the_middle_of_a_dicom_series(slices):
@@ -112,8 +118,8 @@ def test_the_middle_of_a_dicom_series(slices):
             series,
         )
     made = slices("scan", pipeline="dicom_preprocessing")
-    assert (made.images[0, 0, 70:] == 255).all()
-    assert made.images[0, 0, :60].max() == 0
+    assert (levels(made)[0, 0, 70:] == 255).all()
+    assert levels(made)[0, 0, :60].max() == 0
 
 
 def test_a_role_that_nobody_has(slices):

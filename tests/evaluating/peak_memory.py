@@ -20,8 +20,8 @@ SEX = Attribute("sex", ["female", "male"])
 
 
 def slices(number, name):
-    images = torch.randint(0, 256, (number, 1, 128, 128), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    images[number // 2 :, :, :64] //= 2  # something to tell the sexes apart by
+    images = torch.randint(0, 256, (number, 1, 128, 128), generator=torch.Generator().manual_seed(0)) / 255
+    images[number // 2 :, :, :64] /= 2  # something to tell the sexes apart by
     rows = [{"subject": f"{name}{i // 2}", "sex": SEX.groups[int(i >= number // 2)]} for i in range(number)]
     return Slices(images, rows)
 

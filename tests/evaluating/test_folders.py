@@ -32,7 +32,7 @@ def picture(rng, male):
 def slices(number, male, prefix, seed):
     rng = np.random.default_rng(seed)
     men = np.arange(number) < round(male * number)
-    images = torch.tensor(np.stack([picture(rng, man) for man in men])[:, None] * 255).round().to(torch.uint8)
+    images = torch.tensor(np.stack([picture(rng, man) for man in men])[:, None] * 255).round().float() / 255
     return Slices(images, [{"subject": f"{prefix}{i}", "sex": SEX.groups[int(man)]} for i, man in enumerate(men)])
 
 

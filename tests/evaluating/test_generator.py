@@ -106,7 +106,7 @@ def slices(number, male, prefix, each=1):
         {"subject": f"{prefix}{i // each}", "sex": SEX.groups[int(band[0])], "lesion": bool(band[1]), **facts}
         for i, band in enumerate(bands(images))
     ]
-    return Slices((images * 255).round().to(torch.uint8), rows)
+    return Slices((images * 255).round() / 255, rows)
 
 
 def features(images):

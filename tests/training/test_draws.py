@@ -121,7 +121,7 @@ def test_the_target_is_what_the_denoiser_is_to_predict(latents, prediction):
 class TestImages:
     # Image i is a row of the grey levels 10 i to 10 i + 3.
     LEVELS = torch.arange(0, 60, 10).view(6, 1, 1, 1) + torch.arange(4)
-    DATA = ImageDataset(LEVELS.to(torch.uint8), labels=torch.arange(6))
+    DATA = ImageDataset(LEVELS / 255, labels=torch.arange(6))
 
     def test_images_keep_their_labels(self):
         batch = ImageDraw(self.DATA, 50, seed=0)(0)
@@ -130,7 +130,7 @@ class TestImages:
         assert set(batch["label"].tolist()) == set(range(6))
 
     def test_half_are_shown_as_the_autoencoder_shows_them(self):
-        data = ImageDataset(self.DATA.images, self.DATA.labels, decoded=self.DATA.images + 100)
+        data = ImageDataset(self.DATA.images, self.DATA.labels, decoded=self.DATA.images + 100 / 255)
         batch = ImageDraw(data, 2000, seed=0)(0)
         level = (batch["image"][:, 0, 0, 0] * 255).round().long()
         assert float((level >= 100).float().mean()) == pytest.approx(0.5, abs=0.05)
@@ -143,7 +143,7 @@ class TestImages:
         assert (rows[~falling].diff(dim=1) > 0).all()
 
     def test_contrast_varies_within_the_jitter(self):
-        data = ImageDataset(torch.full((3, 1, 2, 2), 200, dtype=torch.uint8))
+        data = ImageDataset(torch.full((3, 1, 2, 2), 200 / 255))
         images = ImageDraw(data, 500, seed=0, jitter=0.2)(0)["image"]
         gain = images[:, 0, 0, 0] / (200 / 255)
         assert gain.min() < 0.85
@@ -161,7 +161,7 @@ class TestImages:
 
 class TestCaptions:
     def test_every_caption_of_a_batch_is_another_one(self):
-        data = ImageDataset(torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1))
+        data = ImageDataset(torch.arange(40).view(40, 1, 1, 1) / 255)
         captions = torch.stack([torch.arange(40) % 5, torch.arange(40) % 5 + 5], 1)  # ten texts for forty images
         tokens = torch.arange(10).view(10, 1).expand(10, 3)
         draw = CaptionDraw(data, captions, tokens, batch_size=8, seed=0)
@@ -173,6 +173,6 @@ class TestCaptions:
         assert torch.equal(draw(1)["image"], draw(1)["image"])
 
     def test_fewer_texts_than_images(self):
-        data = ImageDataset(torch.zeros(40, 1, 1, 1, dtype=torch.uint8))
+        data = ImageDataset(torch.zeros(40, 1, 1, 1))
         draw = CaptionDraw(data, torch.zeros(40, 1, dtype=torch.long), torch.zeros(1, 3), batch_size=8, seed=0)
         assert len(draw(0)["tokens"]) == 1

@@ -21,11 +21,11 @@ def build(dropout=0.1):
 
 
 def images(number, seed=0, share=0.5):
-    """Bytes (N, 1, 16, 16), brighter where the label is 1."""
+    """Images (N, 1, 16, 16), brighter where the label is 1."""
     rng = np.random.default_rng(seed)
     labels = (rng.random(number) < share).astype(int)
     levels = 60 + 140 * labels[:, None, None, None] + rng.normal(0, 15, (number, 1, 16, 16))
-    return torch.from_numpy(levels.clip(0, 255)).to(torch.uint8), labels
+    return torch.from_numpy(levels.clip(0, 255)).float() / 255, labels
 
 
 def weights(network):
@@ -35,7 +35,7 @@ def weights(network):
 def test_it_learns_and_comes_ready_for_use():
     network = fit_classifier(build, *images(120), seed=0, **FIT)
     tested, labels = images(60, seed=1)
-    calls = network(tested.float() / 255).argmax(1).numpy()
+    calls = network(tested).argmax(1).numpy()
     assert (calls == labels).mean() > 0.95
     assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
@@ -60,7 +60,7 @@ def test_the_global_stream_goes_on_as_if_nothing_had_been():
 
 def test_unknown_labels_change_nothing():
     pixels, labels = images(60)
-    more = torch.cat([pixels, 255 - pixels]), np.concatenate([labels, np.full(60, -1)])
+    more = torch.cat([pixels, 1 - pixels]), np.concatenate([labels, np.full(60, -1)])
     plain, with_unknown = (weights(fit_classifier(build, *pair, seed=0, **FIT)) for pair in ((pixels, labels), more))
     assert torch.equal(plain, with_unknown)
 
@@ -73,9 +73,9 @@ def test_classes_count_alike():
 def test_a_rare_class_is_not_given_up():
     """Grey images say nothing of the class, of which one in ten is 1: the network must be undecided, not sure of 0."""
     labels = (np.arange(400) % 10 == 0).astype(int)
-    grey = torch.full((400, 1, 16, 16), 128, dtype=torch.uint8)
+    grey = torch.full((400, 1, 16, 16), 128 / 255)
     network = fit_classifier(build, grey, labels, seed=0, **{**FIT, "iterations": 200, "batch_size": 64})
-    assert network(grey[:1].float() / 255).softmax(1)[0, 1].item() == pytest.approx(0.5, abs=0.12)
+    assert network(grey[:1]).softmax(1)[0, 1].item() == pytest.approx(0.5, abs=0.12)
 
 
 @pytest.mark.parametrize("labels", [[1, 1, 1, -1], [0, 0, 0, 0], [-1, -1, -1, -1]])
@@ -94,14 +94,14 @@ class TestProbe:
 
         network = fit_probe(features, pixels, labels, strength=0.1)
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced"))
-        model.fit(features(pixels.float() / 255).double().numpy(), labels)
-        scores = network(tested.float() / 255)
-        expected = model.decision_function(features(tested.float() / 255).double().numpy())
+        model.fit(features(pixels).double().numpy(), labels)
+        scores = network(tested)
+        expected = model.decision_function(features(tested).double().numpy())
         assert (scores[:, 1] - scores[:, 0]).numpy() == pytest.approx(expected, abs=1e-4)
 
     def test_unknown_labels_change_nothing_and_one_class_is_refused(self):
         pixels, labels = images(60)
-        more = torch.cat([pixels, 255 - pixels]), np.concatenate([labels, np.full(60, -1)])
+        more = torch.cat([pixels, 1 - pixels]), np.concatenate([labels, np.full(60, -1)])
         found = [fit_probe(lambda batch: batch[:, 0, 0], *pair) for pair in ((pixels, labels), more)]
         assert torch.equal(found[0].slope, found[1].slope)
         with pytest.raises(InputError, match="3 classes; a probe tells two apart"):

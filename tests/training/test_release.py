@@ -42,14 +42,15 @@ def slices(subjects):
     draw = torch.Generator().manual_seed(0)
     sex = [SEX.groups[i % 2] for i in range(subjects) for _ in range(6)]
     value = torch.tensor([s == "male" for s in sex]) * 0.2 + 0.4 + 0.25 * torch.randn(len(sex), generator=draw)
-    images = (value.clamp(0, 1) * 255).round().to(torch.uint8).view(-1, 1, 1, 1)
+    images = ((value.clamp(0, 1) * 255).round() / 255).view(-1, 1, 1, 1)
     rows = [{"subject": f"p{i // 6}", "sex": s} for i, s in enumerate(sex)]
     return Slices(images, [*rows[:-1], rows[-1] | {"sex": None}])
 
 
 @pytest.mark.parametrize("subjects", [10, 60])
 def test_a_classifier_is_calibrated_and_its_figures_are_entered(brightness, tmp_path, subjects):
-    release_classifier(brightness, SEX, slices(3), slices(subjects), Same(), str(tmp_path / "guide.pt"), "command")
+    held_out, path = slices(subjects), str(tmp_path / "guide.pt")
+    release_classifier(brightness, SEX, slices(3), held_out, held_out.images, path, "command")
     figures = json.loads((tmp_path / "manifest.json").read_text())["guide.pt"]["figures"]
     assert trained_on(str(tmp_path), "guide.pt") == ["p0", "p1", "p2"]
     with pytest.raises(InputError, match="subjects.json: no subjects of 'judge.pt'; train it"):
@@ -83,7 +84,7 @@ def test_samples_left_as_noise_or_empty_are_not_clean(tmp_path):
     noise, empty = [torch.rand(1, 16, 16, generator=draw) for _ in range(2)], [torch.zeros(1, 16, 16)]
     made = torch.stack([*[ramp * scale for scale in (0.8, 0.9, 1.0, 1.0, 0.7)], *noise, *empty])
     sampler = SimpleNamespace(images=lambda denoiser, draws, label: made)
-    real = Slices((ramp.expand(3, 1, 16, 16) * 255).round().to(torch.uint8), [{}] * 3)
+    real = Slices((ramp.expand(3, 1, 16, 16) * 255).round() / 255, [{}] * 3)
     path, sheet = tmp_path / "denoiser.pt", tmp_path / "out" / "samples.png"
     release_denoiser(
         nn.Linear(1, 1), sampler, None, real, Same(), {"final_loss": 0.2}, str(path), str(sheet), "command"
