@@ -59,7 +59,7 @@ class Clip(nn.Module):
         differentiable."""
         images = images.to(self.mean.device)
         if images.shape[-2:] != self.image_size:
-            images = interpolate(images, self.image_size, mode="bilinear", antialias=True)
+            images = interpolate(images.float(), self.image_size, mode="bilinear", antialias=True)
         return (images.expand(-1, 3, -1, -1) - self.mean) / self.std
 
     def image_features(self, images: Tensor) -> Tensor:

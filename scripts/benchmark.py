@@ -156,9 +156,12 @@ def speed() -> None:
 
 
 def stable_diffusion(work_dir: str = "outputs/stable_diffusion") -> None:
-    """Measure the alignment at the size of Stable Diffusion 1.5, or without a GPU of a much smaller pipeline."""
-    write_json(large.measure(Path(work_dir)), RESULTS / "stable_diffusion.json")
-    write_tables()
+    """Measure the alignment at the size of Stable Diffusion 1.5, or without a GPU of a much smaller pipeline; a stopped
+    run is gone on with."""
+    path = RESULTS / "stable_diffusion.json"
+    for result in large.measure(Path(work_dir), read_json(path)):
+        write_json(result, path)
+        write_tables()
 
 
 def generation(work_dir: str = "outputs/generation") -> None:

@@ -10,8 +10,9 @@ and those of the anchor are not.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,12 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from scripts.jobs import markdown
 
-ITERATIONS, BATCH = 50, 8
+ITERATIONS = 50
 PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789,.-'"
 # Stable Diffusion 1.5's own sizes are the defaults of diffusers' classes but for these.
-FULL = {"width": 768, "layers": 12, "unet": (320, 640, 1280, 1280), "vae": (128, 256, 512, 512), "sizes": (256, 512)}
-REDUCED = {"width": 64, "layers": 2, "unet": (32, 64, 128, 128), "vae": (16, 32, 32, 32), "sizes": (64, 128)}
+FULL = {"width": 768, "layers": 12, "unet": (320, 640, 1280, 1280), "vae": (128, 256, 512, 512)}
+REDUCED = {"width": 64, "layers": 2, "unet": (32, 64, 128, 128), "vae": (16, 32, 32, 32)}
 
 
 def pipeline(folder: Path, widths: Mapping[str, Any]) -> Path:
@@ -67,23 +68,28 @@ def pipeline(folder: Path, widths: Mapping[str, Any]) -> Path:
     return folder
 
 
-def measure(work: Path) -> dict[str, Any]:
-    """Of each image size and precision: losses, steps that were not finite, seconds, images a second, memory."""
+def measure(work: Path, earlier: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Of each image size and precision: losses, steps that were not finite, seconds, images a second, memory.
+
+    Yields what is measured so far after each run; ``earlier``, of a command that was stopped on such a device, is gone
+    on with.
+    """
     gpu = torch.cuda.is_available()
-    widths = FULL if gpu else REDUCED
-    base = pipeline(work / "pipeline", widths)
-    runs = [
-        _run(base, size, name, dtype, work / f"{size}_{name}")
-        for size in widths["sizes"]
-        for name, dtype in PRECISIONS.items()
-    ]
+    base = pipeline(work / "pipeline", FULL if gpu else REDUCED)
     device = torch.cuda.get_device_name() if gpu else "no GPU: a pipeline of reduced size"
-    return {"device": device, "date": date.today().isoformat(), "iterations": ITERATIONS, "runs": runs}
+    runs = list(earlier.get("runs", [])) if earlier.get("device") == device else []
+    done = {(run["size"], run["precision"]) for run in runs}
+    sizes, batch = ((256, 512), 8) if gpu else ((64, 128), 4)
+    for size, precision in product(sizes, PRECISIONS):
+        if (size, precision) not in done:
+            runs.append(_run(base, size, precision, batch, work / f"{size}_{precision}"))
+            today = date.today().isoformat()
+            yield {"device": device, "date": today, "iterations": ITERATIONS, "batch": batch, "runs": runs}
 
 
-def _run(base: Path, size: int, name: str, dtype: torch.dtype | None, folder: Path) -> dict[str, Any]:
+def _run(base: Path, size: int, name: str, batch: int, folder: Path) -> dict[str, Any]:
     """The trainer of align.yaml on this pipeline, without what it writes; the first tenth of the steps warms up."""
-    trainer = _trainer(base, size, dtype, folder)
+    trainer = _trainer(base, size, PRECISIONS[name], batch, folder)
     seconds, losses, skipped = [], [], []
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -107,17 +113,17 @@ def _run(base: Path, size: int, name: str, dtype: torch.dtype | None, folder: Pa
         "losses": [round(loss, 5) for loss in losses],
         "not_finite": [number for number, bad in enumerate(skipped, 1) if bad],
         "seconds": round(float(np.median(steady)), 3),
-        "images_per_second": round(BATCH / float(np.median(steady)), 3),
+        "images_per_second": round(batch / float(np.median(steady)), 3),
         "peak_gb": None if peak is None else round(peak, 2),
     }
 
 
-def _trainer(base: Path, size: int, dtype: torch.dtype | None, folder: Path) -> SupervisedTrainer:
+def _trainer(base: Path, size: int, dtype: torch.dtype | None, batch: int, folder: Path) -> SupervisedTrainer:
     """With nothing attached but the alignment."""
     parser = ConfigParser()
     parser.read_config(["configs/align.yaml", "configs/base_diffusers.yaml"])
     options = {"pretrained": str(base), "image_size": size, "iterations": ITERATIONS, "output_dir": str(folder)}
-    batches = {"batch_size": BATCH, "anchor_batch_size": BATCH, "pool_size": 2 * BATCH, "cache_dir": str(folder)}
+    batches = {"batch_size": batch, "anchor_batch_size": batch, "pool_size": 2 * batch, "cache_dir": str(folder)}
     precision = {"amp": dtype is not None, "amp_dtype": dtype or torch.float16}
     for name, value in {**options, **batches, **precision}.items():
         parser[name] = value
@@ -159,5 +165,5 @@ def stable_diffusion_table(result: Mapping[str, Any]) -> str:
         "steps not finite",
         "loss (of fp32's)",
     )
-    note = f"{result['date']}, {result['device']}; {result['iterations']} iterations from one seed, batches of {BATCH}."
-    return f"{markdown(header, rows)}\n\n{note}"
+    note = f"{result['iterations']} iterations from one seed, batches of {result['batch']}."
+    return f"{markdown(header, rows)}\n\n{result['date']}, {result['device']}; {note}"

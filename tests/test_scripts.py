@@ -471,7 +471,7 @@ def test_the_table_of_a_large_pipeline():
         return {"size": 256, "precision": precision, "losses": losses, "not_finite": not_finite, **speed}
 
     runs = [run("fp32", [9.0, 2.0] + [1.0] * 10, []), run("fp16", [9.0, 2.0] + [1.02] * 10, [1, 2])]
-    result = {"device": "a card", "date": "2026-01-02", "iterations": 12, "runs": runs}
+    result = {"device": "a card", "date": "2026-01-02", "iterations": 12, "batch": 8, "runs": runs}
     lines = stable_diffusion.stable_diffusion_table(result).splitlines()
     assert lines[2] == "| 256 px | fp32 | 0.5 s | 16.0 | 12.25 GB | 0 | 1 (+0.0 %) |"
     assert lines[3] == "| 256 px | fp16 | 0.5 s | 16.0 | 12.25 GB | 2, the last is 2 | 1.02 (+2.0 %) |"

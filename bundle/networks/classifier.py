@@ -34,7 +34,7 @@ class AttributeClassifier(nn.Module):
         one training, above all beside the boundary, where classifiers differ.
         """
         if self.image_size is not None and images.shape[-2:] != (self.image_size, self.image_size):
-            images = interpolate(images, (self.image_size, self.image_size), mode="bilinear", antialias=True)
+            images = interpolate(images.float(), (self.image_size, self.image_size), mode="bilinear", antialias=True)
         if self.training:
             return self.backbone(images) / self.temperature
         both = self.backbone(torch.cat([images, images.flip(-1)])) / self.temperature

@@ -45,6 +45,12 @@ def test_images_of_another_size_are_resized(images):
     assert torch.allclose(classifier(as_they_are), (as_they_are + as_they_are.flip(-1)).flatten(1) / 2)
 
 
+def test_images_in_half_precision_are_resized_as_numbers(images):
+    """A decoder under autocast leaves them so; torch resizes none on a CPU, and elsewhere with fewer digits."""
+    classifier, half = AttributeClassifier(nn.Flatten(), image_size=2).eval(), images.half()
+    assert torch.equal(classifier(half), classifier(half.float()))
+
+
 def test_in_training_it_reads_each_image_alone(classifier, images):
     classifier.backbone[1].p = 0.0
     assert torch.equal(classifier(images), classifier.backbone(images))
