@@ -79,7 +79,7 @@ def measure(work: Path, earlier: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     device = torch.cuda.get_device_name() if gpu else "no GPU: a pipeline of reduced size"
     runs = list(earlier.get("runs", [])) if earlier.get("device") == device else []
     done = {(run["size"], run["precision"]) for run in runs}
-    sizes, batch = ((256, 512), 8) if gpu else ((64, 128), 4)
+    sizes, batch = ((256, 512), 8) if gpu else ((64,), 4)
     for size, precision in product(sizes, PRECISIONS):
         if (size, precision) not in done:
             runs.append(_run(base, size, precision, batch, work / f"{size}_{precision}"))
