@@ -1,6 +1,8 @@
 """Slices are made once, and again when a file has changed."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -91,3 +93,53 @@ def test_a_file_that_was_written_again_is_read_again(made):
     os.utime(made.folder / "image.npy", ns=(0, 0))
     assert round(255 * float(made().pixels().max())) == 102
     assert len(list((made.folder / "cache").iterdir())) == 6  # images and rows of each
+
+
+MEMORY = """
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bundle.cohorts.slices import encoded, file_slices, reconstructed
+
+
+class Grey:
+    def __call__(self, item):
+        return {"image": torch.full((64, 128, 128), 0.5), "seg": torch.zeros(64, 128, 128)}
+
+
+class Encoder(nn.Conv2d):
+    encode = nn.Conv2d.forward
+
+    def reconstruct(self, images):
+        return images
+
+
+def peak():
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+
+
+for number in (20, 200):
+    cache = Path(sys.argv[1], str(number))
+    rows = [[{"sex": "male"}] * 64] * number
+    slices = file_slices([{"image": __file__, "seg": __file__}] * number, rows, Grey(), cache)
+    half = slices.at(range(0, len(slices), 2))
+    latents = encoded(half, Encoder(1, 4, 8, 8), cache)
+    decoded = reconstructed(half, Encoder(1, 1, 1), cache)
+    print(len(latents), len(decoded), peak(), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_cohort(root, tmp_path):
+    """Of 200 volumes the slices take 210 MB as bytes, 840 MB as numbers, and the latents of half of them 26 MB."""
+    (tmp_path / "trial.py").write_text(MEMORY)
+    command = [sys.executable, str(tmp_path / "trial.py"), str(tmp_path)]
+    # What is let go of returns at once, so that the peak is of what is held.
+    env = {**os.environ, "PYTHONPATH": str(root), "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
+    (*first, small), (*second, large) = (map(int, line.split()) for line in printed.splitlines())
+    assert (first, second) == ([640, 640], [6400, 6400])
+    assert large - small < 50_000  # kB
