@@ -473,9 +473,9 @@ def test_the_table_of_a_large_pipeline():
     runs = [run("fp32", [9.0, 2.0] + [1.0] * 10, []), run("fp16", [9.0, 2.0] + [1.02] * 10, [1, 2])]
     result = {"device": "a card", "date": "2026-01-02", "iterations": 12, "batch": 8, "runs": runs}
     lines = stable_diffusion.stable_diffusion_table(result).splitlines()
-    assert lines[2] == "| 256 px | fp32 | 0.5 s | 16.0 | 12.25 GB | 0 | 1 (+0.0 %) |"
-    assert lines[3] == "| 256 px | fp16 | 0.5 s | 16.0 | 12.25 GB | 2, the last is 2 | 1.02 (+2.0 %) |"
-    assert "| 256 px | fp32 | - | - | - | 0 | 1 (+0.0 %) |" in stable_diffusion.stable_diffusion_table(
+    assert lines[2] == "| 256 px | fp32 | 0.5 s | 16.0 | 12.25 GB | 0 | 1 | 0.00 % |"
+    assert lines[3] == "| 256 px | fp16 | 0.5 s | 16.0 | 12.25 GB | 2, the last is 2 | 1.02 | 2.00 % |"
+    assert "| 256 px | fp32 | - | - | - | 0 | 1 | 0.00 % |" in stable_diffusion.stable_diffusion_table(
         result | {"runs": [runs[0] | {"peak_gb": None}]}
     )
     assert lines[-1] == "2026-01-02, a card; 12 iterations from one seed, batches of 8."
